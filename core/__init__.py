@@ -1,0 +1,1 @@
+"""Shared ground: errors, configs, atomic files, random streams, run folders. Imports no other folder."""
