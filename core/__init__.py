@@ -1,1 +1,4 @@
-"""Shared ground: errors, configs, atomic files, random streams, run folders. Imports no other folder."""
+"""Shared ground: errors, configs, atomic files, random streams, run folders.
+
+Imports no other folder of tubelet.
+"""

@@ -1,0 +1,88 @@
+"""Progress that people read: a bar on a terminal, occasional plain lines in a log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+
+class progress:
+    """Iterate with a progress bar: ``for item in progress(items_or_count, "collect"): ...``
+
+    Args:
+        items: an iterable, or a count n for ``range(n)``.
+        description: a word or two shown before the bar.
+        total: the number of items, where ``len(items)`` does not tell.
+
+    On a terminal (stderr) it is a bar with rate and time left; elsewhere a plain line about every
+    ten seconds and one at the end. :meth:`note` shows a short text behind it (a loss, say).
+    """
+
+    def __init__(self, items: Any, description: str, *, total: int | None = None):
+        self._items = range(items) if isinstance(items, int) else items
+        self._description = description
+        self._total = (
+            len(self._items) if total is None and hasattr(self._items, "__len__") else total
+        )
+        self._note = ""
+
+    def note(self, text: str) -> None:
+        """Show ``text`` behind the bar from the next item on."""
+        self._note = text
+
+    def __iter__(self) -> Iterator[Any]:
+        from rich.console import Console
+
+        console = Console(stderr=True)
+        return self._bar(console) if console.is_terminal else self._plain(console)
+
+    def _bar(self, console: Any) -> Iterator[Any]:
+        from rich import progress as rich_progress
+
+        columns = (
+            rich_progress.TextColumn("{task.description}", markup=False),
+            rich_progress.BarColumn(),
+            rich_progress.MofNCompleteColumn(),
+            rich_progress.TextColumn("{task.fields[rate]}", markup=False),
+            rich_progress.TimeRemainingColumn(),
+            rich_progress.TextColumn("{task.fields[note]}", markup=False),
+        )
+        with rich_progress.Progress(*columns, console=console) as bar:
+            task = bar.add_task(self._description, total=self._total, rate="", note="")
+            start = time.monotonic()
+            for done, item in enumerate(self._items, 1):
+                yield item
+                rate = _rate(done, time.monotonic() - start)
+                bar.update(task, advance=1, rate=rate, note=self._note)
+
+    def _plain(self, console: Any, every: float = 10.0) -> Iterator[Any]:
+        start = shown = time.monotonic()
+        done = 0
+        for done, item in enumerate(self._items, 1):
+            yield item
+            now = time.monotonic()
+            if now - shown >= every and done != self._total:
+                shown = now
+                self._print(console, done, now - start)
+        self._print(console, done, time.monotonic() - start)
+
+    def _print(self, console: Any, done: int, elapsed: float) -> None:
+        of, left = "", ""
+        if self._total is not None:
+            of = f"/{self._total}"
+            if 0 < done < self._total:
+                left = f"{_clock(elapsed * (self._total - done) / done)} left"
+        parts = [self._description, f"{done}{of}", _rate(done, elapsed), left, self._note]
+        console.print("  ".join(p for p in parts if p), markup=False, highlight=False)
+
+
+def _rate(done: int, elapsed: float) -> str:
+    per_second = done / max(elapsed, 1e-9)
+    return f"{per_second:.1f}/s" if per_second >= 1 else f"{elapsed / max(done, 1):.1f} s each"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
