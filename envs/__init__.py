@@ -1,0 +1,45 @@
+"""MuJoCo goal-reaching environments, rendering, policies, data collection and the oracle dynamics.
+
+Importing this package registers ``tubelet/Reacher-v0`` and ``tubelet/PointMaze-v0`` with Gymnasium
+by name only: neither MuJoCo nor OpenGL is loaded before an environment is made.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+
+from ..core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from .base import GoalEnv
+
+ENVIRONMENTS = {
+    "tubelet/Reacher-v0": "reacher:Reacher",
+    "tubelet/PointMaze-v0": "pointmaze:PointMaze",
+}
+
+for _id, _entry in ENVIRONMENTS.items():
+    gymnasium.register(id=_id, entry_point=f"{__name__}.{_entry}", max_episode_steps=200)
+
+
+def make(env_id: str, **options: Any) -> GoalEnv:
+    """The environment itself, without Gymnasium's wrappers and without a step limit.
+
+    Args:
+        env_id: a key of ``ENVIRONMENTS``. options: ``image_size``, ``render_obs``.
+
+    Raises:
+        ConfigError: no environment has this id.
+    """
+    if env_id not in ENVIRONMENTS:
+        near = difflib.get_close_matches(env_id, ENVIRONMENTS, n=1, cutoff=0.3)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(
+            f"unknown environment {env_id!r}.{hint} Available: {', '.join(ENVIRONMENTS)}"
+        )
+    module, name = ENVIRONMENTS[env_id].split(":")
+    return getattr(importlib.import_module(f".{module}", __name__), name)(**options)
