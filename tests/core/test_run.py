@@ -85,7 +85,7 @@ def test_sigkill_loses_no_logged_line(tmp_path):
         "for step in range(10**6):\n    run.log(step, loss=step); print(step, flush=True)\n"
     )
     (tmp_path / "tests_config.py").write_text(
-        "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Config:\n    a: int = 1\n"
+        "from dataclasses import dataclass\n@dataclass\nclass Config:\n    steps: int = 1\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / "run")],

@@ -1,0 +1,131 @@
+"""The ``tubelet`` command: finds the verb, builds its config, runs it, and words its errors.
+
+Each verb is a module beside this one with a frozen dataclass ``Config`` (its fields become flags,
+their docstrings the help) and ``run(config) -> int``. Only the chosen verb's module is imported.
+Flags win over ``--config file.toml``, which wins over the defaults.
+
+Exit codes: what ``run`` returns; 2 for a user error (one line on stderr); 130 for Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ..core.config import did_you_mean, load_config
+from ..core.errors import ConfigError, TubeletError
+
+VERBS = {
+    "demo": "everything below in one go: from no data to a report with success rates",
+    "collect": "record interaction episodes in a MuJoCo environment as video and trajectories",
+    "pretrain": "train a V-JEPA encoder on a folder of videos by masked latent prediction",
+    "train": "train an action-conditioned world model on collected trajectories",
+    "plan": "reach image goals with a world model and a planner, and measure success",
+    "report": "turn results into one HTML page with tables, plots and videos",
+    "doctor": "check Python, torch, rendering, video decoding and disk, with a fix for each fault",
+}
+
+USAGE = """\
+usage: tubelet <verb> [flags]        tubelet <verb> --help lists a verb's flags
+
+{verbs}
+
+flags of every verb:
+  --config FILE.toml    read the config from a file (every run folder has one); flags win over it
+  --debug               show the traceback of an error
+  --version             print the version
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (default: the process's own) and return its exit code."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    args = [arg for arg in args if arg != "--debug"]
+    verb = args[0] if args else "--help"
+    if verb in ("-h", "--help", "help"):
+        width = max(map(len, VERBS))
+        print(USAGE.format(verbs="\n".join(f"  {v:<{width}}  {VERBS[v]}" for v in VERBS)), end="")
+        return 0
+    if verb == "--version":
+        from ..core.machine import version
+
+        print(f"tubelet {version('tubelet')}")
+        return 0
+    name = f"tubelet {verb}" if verb in VERBS else "tubelet"
+    try:
+        return _run(verb, args[1:])
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        return _fail(name, "stopped by Ctrl-C", code=130)
+    except BrokenPipeError:  # the reader of our output went away (``| head``)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (TubeletError, OSError) as error:
+        if debug:
+            raise
+        return _fail(name, _describe(error))
+
+
+def _run(verb: str, args: list[str]) -> int:
+    if verb not in VERBS:
+        known = ", ".join(VERBS)
+        raise ConfigError(f"unknown verb {verb!r}{did_you_mean(verb, VERBS)} (verbs: {known})")
+    module = importlib.import_module(f".{verb}", __package__)
+    return module.run(parse(module.Config, args, verb))
+
+
+def parse(cls: type[Any], args: list[str], verb: str) -> Any:
+    """Build the config ``cls`` from flags, on top of ``--config FILE`` where one is given.
+
+    Raises :class:`ConfigError` for a bad file or an impossible value; ill-formed flags print
+    tyro's explanation and raise ``SystemExit(2)``, ``--help`` raises ``SystemExit(0)``.
+    """
+    import tyro
+
+    path, args = _take_config_flag(args)
+    default = load_config(cls, path) if path is not None else tyro.MISSING_NONPROP
+    return tyro.cli(
+        cls,
+        args=args,
+        default=default,
+        prog=f"tubelet {verb}",
+        description=f"{(cls.__doc__ or VERBS[verb]).strip()}\n\n"
+        "Also: --config FILE.toml reads the config from a file, --debug shows tracebacks.",
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+
+
+def _take_config_flag(args: list[str]) -> tuple[str | None, list[str]]:
+    """Split ``--config FILE`` or ``--config=FILE`` off ``args``."""
+    path, rest, words = None, [], iter(args)
+    for word in words:
+        if word == "--config":
+            path = next(words, None)
+            if path is None:
+                raise ConfigError("--config needs a file: --config runs/x/config.toml")
+        elif word.startswith("--config="):
+            path = word.removeprefix("--config=")
+        else:
+            rest.append(word)
+    return path, rest
+
+
+def _describe(error: TubeletError | OSError) -> str:
+    if isinstance(error, TubeletError):
+        return str(error)
+    where = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror or error}{where}"
+
+
+def _fail(name: str, message: str, code: int = 2) -> int:
+    print(f"{name}: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
