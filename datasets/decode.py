@@ -1,0 +1,305 @@
+"""Exact frames from a video file, through PyAV or decord behind one interface.
+
+>>> with open_video("clip.mp4") as video:                                   # doctest: +SKIP
+...     video.num_frames, video.timestamps[:2], video.get_frames([7, 3]).shape
+(100, array([0.  , 0.04]), (2, 240, 320, 3))
+
+Both backends return the same RGB bytes. Times, frame count and size come from one pass over the
+packets (:mod:`.timeline`) for both; the backend only turns frame numbers into pixels.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any, Literal
+
+import numpy as np
+
+from ..core.errors import ConfigError, VideoDecodeError
+from .timeline import VideoInfo, open_container, said, scan
+
+Backend = Literal["auto", "pyav", "decord"]
+BACKENDS: tuple[str, ...] = ("pyav", "decord")
+_log = logging.getLogger(__name__)
+
+
+def open_video(
+    path: str | os.PathLike[str], backend: Backend = "auto", *, info: VideoInfo | None = None
+) -> VideoReader:
+    """Open a video file; close the reader, or use it as a context manager.
+
+    Args:
+        path: a local file.
+        backend: ``auto`` is PyAV, which is always there and reads most. A backend that is named
+            and cannot be imported is an error; nothing falls through to another one.
+        info: what :func:`.timeline.scan` said about this file earlier; saves reading it again.
+
+    Raises :class:`VideoDecodeError` (missing, empty, truncated, damaged, no video stream, …) and
+    :class:`ConfigError` (unknown backend, or one that cannot be imported).
+    """
+    reader = {"pyav": PyAVReader, "decord": DecordReader}[resolve_backend(backend)]
+    return reader(path, info if info is not None else scan(path))
+
+
+@cache
+def resolve_backend(backend: str) -> str:
+    """The backend that ``backend`` stands for, after importing it; says so once at INFO.
+
+    Raises :class:`ConfigError` for an unknown name or a backend that cannot be imported.
+    """
+    name = "pyav" if backend == "auto" else backend
+    if name not in BACKENDS:
+        raise ConfigError(f"unknown video backend {backend!r}: use auto, {' or '.join(BACKENDS)}")
+    try:
+        module = __import__("av" if name == "pyav" else name)
+    except (ImportError, OSError, RuntimeError) as error:  # a wheel for another platform: OSError
+        raise ConfigError(
+            f"the video backend {name!r} cannot be imported ({error}): "
+            f"pip install {'av' if name == 'pyav' else name}, or choose another backend"
+        ) from error
+    if name == "decord":  # FFmpeg's remarks on single frames; errors are raised all the same
+        module.logging.set_level(module.logging.FATAL)
+    _log.info("video backend: %s %s (asked for: %s)", name, module.__version__, backend)
+    return name
+
+
+class VideoReader:
+    """Frames of one video file by number. Made by :func:`open_video`.
+
+    Attributes:
+        path: the file. backend: which library decodes. info: times, size, keyframes.
+    """
+
+    backend = ""
+
+    def __init__(self, path: str | os.PathLike[str], info: VideoInfo):
+        from av.video.reformatter import VideoReformatter
+
+        self.path = str(path)
+        self.info = info
+        self._reformatter = VideoReformatter()  # one for all frames: a new one per frame is slow
+
+    @property
+    def num_frames(self) -> int:
+        return self.info.num_frames
+
+    @property
+    def timestamps(self) -> np.ndarray:
+        """float64 [F]: when each frame is shown, seconds on the container's clock."""
+        return self.info.timestamps
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels as shown, after the rotation in the file's metadata."""
+        return self.info.height, self.info.width
+
+    @property
+    def fps(self) -> float:
+        """Average frames per second."""
+        return self.info.fps
+
+    def get_frames(
+        self, indices: Sequence[int] | np.ndarray, size: int | None = None
+    ) -> np.ndarray:
+        """The frames ``indices``, in the order asked for; repeats are decoded once.
+
+        Args:
+            indices: frame numbers in [0, num_frames).
+            size: None for the full size; else the short side is scaled to ``size`` pixels
+                (bilinear, the aspect ratio kept) and the centre ``size`` × ``size`` is cut out, so
+                that a square video is scaled exactly. Done while decoding.
+
+        Returns: uint8 RGB [T, H, W, 3].
+
+        Raises :class:`VideoDecodeError` if a frame cannot be decoded and :class:`IndexError` for a
+        number outside the video.
+        """
+        wanted, inverse = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
+        if len(wanted) and not (wanted[0] >= 0 and wanted[-1] < self.num_frames):
+            outside = wanted[0] if wanted[0] < 0 else wanted[-1]
+            raise IndexError(f"frame {outside} of {self.path}, which has {self.num_frames} frames")
+        height, width = (size, size) if size else self.size
+        frames = np.empty((len(wanted), height, width, 3), dtype=np.uint8)
+        for slot, frame in zip(frames, self._decode(wanted), strict=True):
+            slot[:] = self._pixels(frame, size)
+        return frames if len(inverse) == len(wanted) and _is_range(inverse) else frames[inverse]
+
+    def close(self) -> None:
+        """Release the file. Closing twice is harmless."""
+
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _decode(self, wanted: np.ndarray) -> Iterator[Any]:
+        """Yield an ``av.VideoFrame`` for each of the increasing frame numbers ``wanted``."""
+        raise NotImplementedError
+
+    def _pixels(self, frame: Any, size: int | None) -> np.ndarray:
+        height, width = frame.height, frame.width
+        if size:
+            scale = size / min(height, width)
+            height, width = max(size, round(height * scale)), max(size, round(width * scale))
+        rgb = self._reformatter.reformat(
+            frame, width, height, "rgb24", interpolation="BILINEAR", threads=1
+        ).to_ndarray()
+        if size:
+            top, left = (height - size) // 2, (width - size) // 2
+            rgb = rgb[top : top + size, left : left + size]
+        rgb = np.rot90(rgb, frame.rotation // 90) if frame.rotation else rgb
+        if not size and rgb.shape[:2] != self.size:
+            raise self._error(f"the frame size changes from {self.size} to {rgb.shape[:2]}")
+        return rgb
+
+    def _error(self, reason: str) -> VideoDecodeError:
+        return VideoDecodeError(self.path, reason, self.backend)
+
+
+class PyAVReader(VideoReader):
+    """Decodes with PyAV: seeks to the keyframe at or before a frame, and reads on from there."""
+
+    backend = "pyav"
+
+    def __init__(self, path: str | os.PathLike[str], info: VideoInfo):
+        super().__init__(path, info)
+        self._container: Any = None
+        self._stream: Any = None
+        self._frames: Iterator[Any] | None = None  # running decoder
+        self._position = -1  # number of the frame it gave last
+
+    def close(self) -> None:
+        if self._container is not None:
+            self._frames = None
+            self._container.close()
+            self._container = None
+
+    def _decode(self, wanted: np.ndarray) -> Iterator[Any]:
+        import av.error
+
+        for index in wanted.tolist():
+            try:
+                yield self._frame(index)
+            except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
+                self._frames = None
+                raise self._error(f"frame {index} cannot be decoded: {said(error)}") from error
+            except VideoDecodeError:
+                self._frames = None
+                raise
+
+    def _frame(self, index: int) -> Any:
+        keys = self.info.keyframes
+        before = int(np.searchsorted(keys, index, side="right")) - 1
+        keyframe = int(keys[before]) if before >= 0 else 0
+        if self._frames is not None and self._position < index and keyframe <= self._position + 1:
+            frame = self._advance(index, 0)
+            if frame is not None:
+                return frame
+        # A container may seek too late (times are those of decoding order): then one keyframe
+        # earlier, then from the start of a freshly opened file.
+        for start in (keyframe, int(keys[before - 1]) if before > 0 else None, None):
+            self._restart(start)
+            frame = self._advance(index, keyframe)
+            if frame is not None:
+                return frame
+        raise self._error(f"frame {index} of {self.num_frames} is missing")
+
+    def _restart(self, keyframe: int | None) -> None:
+        """Let decoding start at ``keyframe``, or from the start of a freshly opened file (None)."""
+        import av.error
+
+        fresh = self._container is None or keyframe is None
+        if fresh:
+            self._reopen()
+        if keyframe is not None and not (fresh and keyframe == 0):
+            try:
+                self._container.seek(int(self.info.pts[keyframe]), stream=self._stream)
+            except av.error.FFmpegError:  # a container that cannot seek is read from its start
+                self._reopen()
+        self._frames = self._container.decode(self._stream)
+        self._position = -1
+
+    def _reopen(self) -> None:
+        self.close()
+        self._container, _ = open_container(self.path)
+        self._stream = self._container.streams[self.info.stream]
+        self._stream.codec_context.thread_count = 1
+
+    def _advance(self, index: int, trusted_from: int) -> Any:
+        """Decode up to frame ``index`` and return it, or None where the file has no such frame.
+
+        Frames before ``trusted_from`` may refer to frames before the seek, and are not checked.
+        """
+        target, trusted = int(self.info.pts[index]), int(self.info.pts[trusted_from])
+        assert self._frames is not None
+        for frame in self._frames:
+            if frame.pts is None or frame.pts < trusted:
+                continue
+            if frame.is_corrupt:
+                raise self._error(f"damaged at {float(frame.pts * self.info.time_base):.3f} s")
+            if frame.pts >= target:
+                self._position = index
+                return frame if frame.pts == target else None
+        return None
+
+
+class DecordReader(VideoReader):
+    """Decodes with decord, which turns frames upright by itself."""
+
+    backend = "decord"
+
+    def __init__(self, path: str | os.PathLike[str], info: VideoInfo):
+        super().__init__(path, info)
+        if info.bits > 8:
+            raise self._error(f"decord converts {info.bits}-bit colour wrongly; use backend='pyav'")
+        import decord
+
+        try:
+            self._reader: Any = decord.VideoReader(
+                os.path.abspath(path), ctx=decord.cpu(0), num_threads=1
+            )
+            count = len(self._reader)
+        except (decord.DECORDError, RuntimeError, OSError) as error:
+            raise self._error(f"decord cannot open it: {_first_line(error)}") from error
+        if count != info.num_frames:
+            raise self._error(f"decord finds {count} of {info.num_frames} frames")
+
+    def close(self) -> None:
+        self._reader = None
+
+    def _decode(self, wanted: np.ndarray) -> Iterator[Any]:
+        import av
+        import decord
+
+        if not len(wanted):
+            return
+        if self._reader is None:
+            raise ValueError(f"the reader of {self.path} is closed")
+        try:
+            for frame in self._open_gop(wanted) if self.info.open_gop else self._batch(wanted):
+                yield av.VideoFrame.from_ndarray(frame, format="rgb24")
+        except (decord.DECORDError, RuntimeError, IndexError) as error:
+            raise self._error(f"frames cannot be decoded: {_first_line(error)}") from error
+
+    def _batch(self, wanted: np.ndarray) -> np.ndarray:
+        return self._reader.get_batch(wanted.tolist()).asnumpy()
+
+    def _open_gop(self, wanted: np.ndarray, chunk: int = 32) -> Iterator[np.ndarray]:
+        """Read from the start: decord's seek into an open group of pictures is off by frames."""
+        self._reader.seek(0)
+        last = int(wanted[-1])
+        for start in range(0, last + 1, chunk):
+            numbers = np.arange(start, min(start + chunk, last + 1))
+            yield from self._batch(numbers)[np.isin(numbers, wanted)]
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _is_range(numbers: np.ndarray) -> bool:
+    return bool((numbers == np.arange(len(numbers))).all())
