@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -53,9 +54,14 @@ def examine(config: Config) -> list[Finding]:
         ("python", _python, "", True),
         ("torch", _torch, _reinstall("torch"), True),
         ("devices", _devices, _reinstall("torch"), True),
-        ("rendering", _rendering, _reinstall("mujoco"), True),
-        ("video: pyav", lambda: _video("pyav"), _reinstall("av"), True),
-        ("video: decord", lambda: _video("decord"), "pip install decord (x86-64 Linux)", False),
+        ("rendering", _rendering, f"unset MUJOCO_GL, else {_reinstall('mujoco')}", True),
+        ("video: pyav", lambda: _video("pyav", "av"), _reinstall("av"), True),
+        (
+            "video: decord",
+            lambda: _video("decord", "decord"),
+            "pip install decord (x86-64 Linux)",
+            False,
+        ),
         ("memory", _memory, "close other programs: the demo needs it", False),
         ("disk", lambda: _disk(config.path), "free space, or name another folder: --path", True),
     ]
@@ -104,7 +110,7 @@ def _rendering() -> str:
     return f"{backend} (rendered a {width}x{height} frame, brightness {frame.mean():.0f})"
 
 
-def _video(backend: str) -> str:
+def _video(backend: Literal["pyav", "decord"], package: str) -> str:
     from ..datasets.decode import open_video
 
     with tempfile.TemporaryDirectory() as folder:
@@ -115,7 +121,6 @@ def _video(backend: str) -> str:
     error = np.abs(frames.mean(axis=(1, 2, 3)) - levels).max()
     if error > 4:
         raise RuntimeError(f"decoded grey levels are off by {error:.0f} of 255")
-    package = {"pyav": "av"}.get(backend, backend)
     return f"{machine.version(package)} (decoded {len(levels)} frames of H.264)"
 
 
@@ -148,6 +153,8 @@ def _memory() -> str:
 
 def _disk(path: Path) -> str:
     path = path.resolve()
+    if not path.is_dir():
+        raise NotADirectoryError(f"{path} is no folder")
     with atomic_path(path / ".tubelet-doctor") as temporary:
         temporary.write_bytes(os.urandom(1 << 20))
     (path / ".tubelet-doctor").unlink()
