@@ -315,7 +315,7 @@ def _none_long_enough(index: CorpusIndex, config: ClipConfig) -> DatasetError:
 
 
 def _cache_folder(index: CorpusIndex, cache: str | os.PathLike[str] | bool) -> Path:
-    if cache is not True:
+    if not isinstance(cache, bool):
         return Path(cache)
     if index.cache_path is None:
         raise ConfigError(

@@ -32,9 +32,9 @@ from .timeline import VideoInfo, scan
 
 Verify = Literal["header", "decode-ends", "full"]
 VERIFY: tuple[Verify, ...] = ("header", "decode-ends", "full")
-EXTENSIONS = frozenset(
-    [".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts"]
-    + [".wmv", ".flv", ".ogv", ".3gp", ".gif"]
+EXTENSIONS = (
+    *(".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts"),
+    *(".wmv", ".flv", ".ogv", ".3gp", ".gif"),
 )
 _FORMAT = "tubelet-video-index"
 _VERSION = 1
@@ -245,7 +245,7 @@ def _find(source: Any) -> tuple[list[str], list[str], str]:
         seen = f" ({len(ignored)} other files, such as {ignored[0]})" if ignored else ""
         raise DatasetError(
             f"{root}: no video files in this folder{seen}; "
-            f"looked for the extensions {' '.join(sorted(EXTENSIONS))}"
+            f"looked for the extensions {' '.join(EXTENSIONS)}"
         )
     return sorted(paths), sorted(ignored), str(root)
 

@@ -173,8 +173,8 @@ class PyAVReader(VideoReader):
         self._position = -1  # number of the frame it gave last
 
     def close(self) -> None:
+        self._frames = None
         if self._container is not None:
-            self._frames = None
             self._container.close()
             self._container = None
 
@@ -217,10 +217,10 @@ class PyAVReader(VideoReader):
             self._reopen()
         if keyframe is not None and not (fresh and keyframe == 0):
             try:
-                self._container.seek(int(self.info.pts[keyframe]), stream=self._stream)
+                self._stream.container.seek(int(self.info.pts[keyframe]), stream=self._stream)
             except av.error.FFmpegError:  # a container that cannot seek is read from its start
                 self._reopen()
-        self._frames = self._container.decode(self._stream)
+        self._frames = self._stream.container.decode(self._stream)
         self._position = -1
 
     def _reopen(self) -> None:
