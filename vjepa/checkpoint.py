@@ -1,0 +1,192 @@
+"""Checkpoints: safetensors for every tensor, TOML and JSON for the rest, never a pickle.
+
+    <run>/checkpoints/step-00000400/model.safetensors      weights, by module path
+                                    optimizer.safetensors  Adam's moments, by parameter number
+                                    state.json             step, config class, sizes of the files
+                                    config.toml            the config; rebuilds the modules
+    <run>/checkpoints/latest                               name of the newest complete checkpoint
+
+A checkpoint is written to a temporary folder, synced and renamed, and only then named in
+``latest``: killed at any moment, the previous one is still whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..core.config import from_toml, to_toml
+from ..core.errors import CheckpointError
+from ..core.io import atomic_write_text
+
+C = TypeVar("C")
+_FILES = ("model.safetensors", "optimizer.safetensors", "config.toml")
+
+
+def save_checkpoint(
+    run: Path,
+    step: int,
+    *,
+    model: nn.Module,
+    config: Any,
+    optimizer: torch.optim.Optimizer | None = None,
+    keep: int = 2,
+) -> Path:
+    """Write ``<run>/checkpoints/step-<step>`` atomically and drop all but the newest ``keep``.
+
+    Raises:
+        CheckpointError: the folder cannot be written (disk full, say); older checkpoints survive.
+    """
+    folder = run / "checkpoints"
+    final = folder / f"step-{step:08d}"
+    temporary = folder / f".{final.name}.tmp"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        moments = {} if optimizer is None else _optimizer_tensors(optimizer)
+        save_file(_plain(model.state_dict()), temporary / "model.safetensors")
+        save_file(_plain(moments), temporary / "optimizer.safetensors")
+        (temporary / "config.toml").write_text(to_toml(config))
+        sizes = {name: (temporary / name).stat().st_size for name in _FILES}
+        state = {"step": step, "config": type(config).__name__, "bytes": sizes}
+        (temporary / "state.json").write_text(json.dumps(state, indent=2))
+        for path in [*temporary.iterdir(), temporary]:
+            _fsync(path)
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+        _fsync(folder)
+        atomic_write_text(folder / "latest", final.name + "\n")
+        for old in sorted(folder.glob("step-*"))[:-keep]:
+            shutil.rmtree(old)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(
+            f"cannot save the checkpoint {final}: {error}; free some space or fix the folder's "
+            "permissions, then resume from the last checkpoint, which is intact"
+        ) from error
+    return final
+
+
+def latest_checkpoint(run: Path) -> Path | None:
+    """The newest complete checkpoint of a run folder, or None if it has none."""
+    pointer = run / "checkpoints" / "latest"
+    if not pointer.exists():
+        return None
+    path = pointer.parent / pointer.read_text().strip()
+    if not (path / "state.json").exists():
+        raise CheckpointError(f"{pointer} names {path.name}, which is not there; remove {pointer}")
+    return path
+
+
+def find_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """The checkpoint meant by ``path``: a checkpoint folder, or a run folder's newest one."""
+    path = Path(path)
+    if (path / "state.json").exists():
+        return path
+    found = latest_checkpoint(path)
+    if found is None:
+        raise CheckpointError(
+            f"no checkpoint at {path}: name a run folder or one of its checkpoints/step-* folders"
+        )
+    return found
+
+
+def load_config(path: Path, cls: type[C]) -> C:
+    """The config stored in the checkpoint ``path``. Raises CheckpointError for another class."""
+    stored = _state(path)["config"]
+    if stored != cls.__name__:
+        raise CheckpointError(f"{path} holds a {stored}, not a {cls.__name__}")
+    return from_toml(cls, (path / "config.toml").read_text(), source=str(path / "config.toml"))
+
+
+def load_checkpoint(
+    path: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer | None = None
+) -> int:
+    """Load weights (and Adam's moments) from ``path`` in place; returns the step.
+
+    Raises:
+        CheckpointError: a damaged file, or any missing, unexpected or mis-shaped key, all named.
+    """
+    state = _state(path)
+    load_weights(model, _read(path / "model.safetensors", state), source=str(path))
+    if optimizer is not None:
+        moments = _read(path / "optimizer.safetensors", state)
+        _load_optimizer(optimizer, moments, path)
+    return int(state["step"])
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], *, source: str) -> None:
+    """Copy ``weights`` into ``model``; every key must be there, once, in the right shape."""
+    own = model.state_dict()
+    missing = sorted(own.keys() - weights.keys())
+    unexpected = sorted(weights.keys() - own.keys())
+    shapes = [
+        f"{k}: {list(weights[k].shape)} in the file, {list(own[k].shape)} in the model"
+        for k in own.keys() & weights.keys()
+        if own[k].shape != weights[k].shape
+    ]
+    if missing or unexpected or shapes:
+        parts = [("missing", missing), ("unexpected", unexpected), ("mis-shaped", sorted(shapes))]
+        text = "; ".join(f"{len(k)} {name}: {', '.join(k[:8])}" for name, k in parts if k)
+        raise CheckpointError(f"{source} does not fit this architecture. {text}")
+    model.load_state_dict(weights)
+
+
+def _state(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads((path / "state.json").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"cannot read {path / 'state.json'}: {error}") from error
+
+
+def _read(path: Path, state: dict[str, Any]) -> dict[str, Tensor]:
+    expected = state["bytes"][path.name]
+    size = path.stat().st_size if path.exists() else 0
+    if size != expected:
+        raise CheckpointError(f"{path} is damaged: {size} bytes, {expected} were written")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+
+
+def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{name}": value for i, moments in state.items() for name, value in moments.items()}
+
+
+def _load_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], path: Path
+) -> None:
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, name = key.split(".", 1)
+        moments.setdefault(int(number), {})[name] = value
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for i, parameter in enumerate(parameters):
+        shape = moments.get(i, {}).get("exp_avg", torch.empty(0)).shape
+        if moments and shape != parameter.shape:
+            raise CheckpointError(f"{path}: the optimiser's moments {i} have shape {list(shape)}")
+    packed = optimizer.state_dict()
+    packed["state"] = moments
+    optimizer.load_state_dict(packed)
+
+
+def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+
+
+def _fsync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
