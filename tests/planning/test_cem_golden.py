@@ -16,10 +16,10 @@ def thorough(**changes):
     defaults = {
         "horizon": HORIZON,
         "samples": 400,
-        "elites": 30,
-        "iterations": 60,
+        "elites": 40,
+        "iterations": 100,
         "min_std": 1e-5,
-        "momentum_std": 0.5,  # slow cooling: without it the Gaussian shrinks before it arrives
+        "momentum_std": 0.7,  # slow cooling: without it the Gaussian shrinks before it arrives
         "low": (-4.0,),
         "high": (4.0,),
     }
@@ -27,9 +27,9 @@ def thorough(**changes):
 
 
 @pytest.mark.parametrize("returns", ["mean", "best"])
-@pytest.mark.parametrize("beta", [0.0, 0.5])
+@pytest.mark.parametrize(("beta", "tolerance"), [(0.0, 2e-3), (0.5, 2e-2)])
 def test_reaches_the_optimum_of_a_linear_quadratic_problem(
-    linear, problem, generators, returns, beta
+    linear, problem, generators, returns, beta, tolerance
 ):
     dynamics = linear(effort=0.3)
     context, goal, starts, goals = problem(dynamics, 5)
@@ -39,9 +39,9 @@ def test_reaches_the_optimum_of_a_linear_quadratic_problem(
         matrix, right = dynamics.least_squares(starts[b], goals[b], HORIZON)
         best = np.linalg.solve(matrix.T @ matrix, matrix.T @ right)  # the normal equations
         assert np.abs(best).max() < 4
-        np.testing.assert_allclose(plan.actions[b].flatten(), best, atol=5e-3)
+        np.testing.assert_allclose(plan.actions[b].flatten(), best, atol=tolerance)
         least = np.square(matrix @ best - right).sum() / (HORIZON * 6)
-        assert plan.cost[b].item() == pytest.approx(least, rel=1e-3)
+        assert plan.cost[b].item() == pytest.approx(least, rel=1e-4)
 
 
 def test_reaches_the_optimum_with_active_box_bounds(linear, problem, generators):
@@ -55,9 +55,9 @@ def test_reaches_the_optimum_with_active_box_bounds(linear, problem, generators)
         matrix, right = dynamics.least_squares(starts[b], goals[b], HORIZON)
         solved = lsq_linear(matrix, right, (low, high), tol=1e-12)
         active += (solved.active_mask != 0).sum()
-        np.testing.assert_allclose(plan.actions[b].flatten(), solved.x, atol=5e-3)
+        np.testing.assert_allclose(plan.actions[b].flatten(), solved.x, atol=2e-3)
         least = 2 * solved.cost / (HORIZON * 6)
-        assert plan.cost[b].item() == pytest.approx(least, rel=1e-3)
+        assert plan.cost[b].item() == pytest.approx(least, rel=1e-4)
     assert active >= 5
 
 
