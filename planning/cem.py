@@ -209,11 +209,11 @@ class CEM:
             "std_per_iteration": torch.stack(stds, 1).cpu(),
             "best_cost": best_cost.cpu(),
         }
-        if config.returns == "mean":
-            usable = torch.isfinite(mean_cost)
-            best = torch.where(usable[:, None, None], mean, best)
-            best_cost = torch.where(usable, mean_cost, best_cost)
-        return best, best_cost, diagnostics
+        if config.returns == "best":
+            return best, best_cost, diagnostics
+        usable = torch.isfinite(mean_cost)
+        actions = torch.where(usable[:, None, None], mean, best)
+        return actions, torch.where(usable, mean_cost, best_cost), diagnostics
 
     def _refit(
         self, mean: Tensor, std: Tensor, elites: Tensor, cost: Tensor, bounds: ActionBounds
@@ -243,6 +243,8 @@ class CEM:
             raise PlanningError(
                 f"warm_start has shape {tuple(warm_start.shape)}, expected [B, H, A] = {expected}"
             )
+        if warm_start is not None and not torch.isfinite(warm_start).all():
+            raise PlanningError("warm_start holds NaN or infinite actions; pass None to start at 0")
 
 
 class _Evaluator:
