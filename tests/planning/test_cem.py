@@ -277,8 +277,8 @@ def test_shapes_that_do_not_fit_are_named(linear, problem, generators):
         CEM(CEMConfig(**SMALL), 3).plan(dynamics, context, goal, generator=generators(2))
     with pytest.raises(PlanningError, match=r"warm_start has shape \(2, 2, 2\)"):
         cem.plan(dynamics, context, goal, warm_start=torch.zeros(2, 2, 2), generator=generators(2))
+    nan = torch.full((2, 3, 2), torch.nan)
     with pytest.raises(PlanningError, match="warm_start holds NaN"):
-        nan = torch.full((2, 3, 2), torch.nan)
         cem.plan(dynamics, context, goal, warm_start=nan, generator=generators(2))
     with pytest.raises(PlanningError, match="3 generators for 2 problems"):
         cem.plan(dynamics, context, goal, generator=generators(3))
