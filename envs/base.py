@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -93,6 +94,12 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     @abstractmethod
     def features(self, state: State) -> np.ndarray:
         """What a probe should read off an image of ``state``: float32 ``[F]``."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def scripted_policy(self, rng: np.random.Generator) -> Callable[[int], np.ndarray]:
+        """A controller that heads for one random target after another: ``act(t) -> action`` for
+        this environment's current episode."""
         raise NotImplementedError
 
     def sample_goal(self, rng: np.random.Generator) -> State:

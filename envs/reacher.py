@@ -8,6 +8,8 @@ only for the fingertip.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from .base import GoalEnv, State
@@ -64,6 +66,24 @@ class Reacher(GoalEnv):
         upper, forearm = np.cumsum(self.position(state))
         values = [np.cos(upper), np.sin(upper), np.cos(forearm), np.sin(forearm)]
         return np.array(values, np.float32)
+
+    def scripted_policy(self, rng: np.random.Generator) -> Callable[[int], np.ndarray]:
+        """Proportional-derivative control to random poses, the short way round, a new one every 10
+        to 30 steps, with noise of a random strength per episode."""
+        limit = np.array([np.pi, WRIST_LIMIT])
+        noise = rng.uniform(0.0, 0.3)
+        target, until = np.zeros(2), 0
+
+        def act(t: int) -> np.ndarray:
+            nonlocal target, until
+            if t >= until:
+                target, until = rng.uniform(-limit, limit), t + int(rng.integers(10, 31))
+            error = target - self.position(self.get_state())
+            error[0] = (error[0] + np.pi) % (2 * np.pi) - np.pi
+            command = 3.0 * error - 0.3 * self.velocity(self.get_state())
+            return np.clip(command + noise * rng.standard_normal(2), -1.0, 1.0)
+
+        return act
 
 
 def arm_points(position: np.ndarray) -> np.ndarray:
