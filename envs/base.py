@@ -97,6 +97,12 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         raise NotImplementedError
 
     @abstractmethod
+    def plan_features(self, position: np.ndarray) -> np.ndarray:
+        """Coordinates in which the straight line to the goal is a fair cost: positions
+        ``[..., nq]`` to float64 ``[..., F]``, on the scale of the success tolerance."""
+        raise NotImplementedError
+
+    @abstractmethod
     def scripted_policy(self, rng: np.random.Generator) -> Callable[[int], np.ndarray]:
         """A controller that heads for one random target after another: ``act(t) -> action`` for
         this environment's current episode."""

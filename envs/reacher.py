@@ -67,6 +67,13 @@ class Reacher(GoalEnv):
         values = [np.cos(upper), np.sin(upper), np.cos(forearm), np.sin(forearm)]
         return np.array(values, np.float32)
 
+    def plan_features(self, position: np.ndarray) -> np.ndarray:
+        """Elbow, fingertip, and the wrist's cosine and sine times a link's length: ``[..., 6]``,
+        all in metres."""
+        elbow, tip = arm_points(position)
+        wrist = position[..., 1:]
+        return np.concatenate([elbow, tip, LINK * np.cos(wrist), LINK * np.sin(wrist)], axis=-1)
+
     def scripted_policy(self, rng: np.random.Generator) -> Callable[[int], np.ndarray]:
         """Proportional-derivative control to random poses, the short way round, a new one every 10
         to 30 steps, with noise of a random strength per episode."""
