@@ -151,7 +151,7 @@ class VideoReader:
         if size:
             top, left = (height - size) // 2, (width - size) // 2
             rgb = rgb[top : top + size, left : left + size]
-        rgb = np.rot90(rgb, frame.rotation // 90) if frame.rotation else rgb
+        rgb = np.rot90(rgb, self.info.rotation // 90)
         if not size and rgb.shape[:2] != self.size:
             raise self._error(f"the frame size changes from {self.size} to {rgb.shape[:2]}")
         return rgb
@@ -248,7 +248,7 @@ class PyAVReader(VideoReader):
 
 
 class DecordReader(VideoReader):
-    """Decodes with decord, which turns frames upright by itself."""
+    """Decodes with decord, where decord is exact; where it is not, opening is an error."""
 
     backend = "decord"
 
@@ -256,6 +256,8 @@ class DecordReader(VideoReader):
         super().__init__(path, info)
         if info.bits > 8:
             raise self._error(f"decord converts {info.bits}-bit colour wrongly; use backend='pyav'")
+        if info.rotation:
+            raise self._error("decord garbles frames that are turned; use backend='pyav'")
         import decord
 
         try:

@@ -39,6 +39,7 @@ class VideoInfo:
         time_base: seconds per tick.
         height, width: pixels as shown, that is after the rotation in the file's metadata.
         stream: the stream's number in the container.
+        rotation: degrees to turn a decoded frame counterclockwise, a multiple of 90.
         bits: bits per colour component.
         open_gop: True if frames shown before a keyframe follow it in the file, so that they need
             frames from before it.
@@ -50,6 +51,7 @@ class VideoInfo:
     height: int
     width: int
     stream: int
+    rotation: int = 0
     bits: int = 8
     open_gop: bool = False
 
@@ -82,6 +84,7 @@ class VideoInfo:
             "height": self.height,
             "width": self.width,
             "stream": self.stream,
+            "rotation": self.rotation,
             "bits": self.bits,
             "open_gop": self.open_gop,
         }
@@ -96,6 +99,7 @@ class VideoInfo:
             height=value["height"],
             width=value["width"],
             stream=value["stream"],
+            rotation=value["rotation"],
             bits=value["bits"],
             open_gop=value["open_gop"],
         )
@@ -125,8 +129,9 @@ def open_container(path: str | os.PathLike[str]) -> tuple[Any, Any]:
             raise VideoDecodeError(path, _NOT_VIDEO.get(name, _NOT_VIDEO["image2"]), "pyav")
         stream = container.streams.best("video")
         if stream is None:
-            kinds = sorted({s.type for s in container.streams}) or ["no"]
-            raise VideoDecodeError(path, f"no video stream ({', '.join(kinds)} streams)", "pyav")
+            kinds = ", ".join(sorted({s.type for s in container.streams}))
+            reason = f"only {kinds}" if kinds else "no streams; its index may be cut off"
+            raise VideoDecodeError(path, f"no video stream ({reason})", "pyav")
         stream.codec_context.thread_count = 1
         return container, stream
     except BaseException:
@@ -144,7 +149,7 @@ def scan(path: str | os.PathLike[str]) -> VideoInfo:
 
     container, stream = open_container(path)
     with container:
-        pts, keys, ends, first, cut, open_gop = [], [], {}, None, None, False
+        pts, keys, ends, first, open_gop = [], [], {}, None, False
         try:
             for packet in container.demux():
                 if packet.pts is not None:
@@ -152,8 +157,10 @@ def scan(path: str | os.PathLike[str]) -> VideoInfo:
                     ends[packet.stream_index] = max(end, ends.get(packet.stream_index, end))
                 if packet.stream_index != stream.index or (packet.size == 0 and pts):
                     continue
-                if packet.is_corrupt and cut is None:
-                    cut = len(pts)
+                if packet.is_corrupt:
+                    of = f" of {stream.frames}" if stream.frames else ""
+                    reason = f"truncated or damaged in frame {len(pts)}{of}"
+                    raise VideoDecodeError(path, reason, "pyav")
                 if first is None:
                     first = next(iter(packet.decode()), None)
                 if packet.size and not packet.is_discard:
@@ -164,15 +171,14 @@ def scan(path: str | os.PathLike[str]) -> VideoInfo:
                         keys.append(packet.pts)
                     open_gop = open_gop or bool(keys and packet.pts < keys[-1])
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            if isinstance(error, VideoDecodeError):
-                raise
             reason = f"broken after {len(pts)} frames: {said(error)}"
             raise VideoDecodeError(path, reason, "pyav") from error
         if not pts or first is None:
             raise VideoDecodeError(path, "no frame can be decoded", "pyav")
         times = np.unique(np.asarray(pts, dtype=np.int64))
-        _check_whole(path, container, stream, len(pts), cut, ends)
-        turned = first.rotation % 180 == 90
+        _check_whole(path, container, stream, len(pts), ends)
+        rotation = round(first.rotation / 90) * 90
+        turned = rotation % 180 == 90
         return VideoInfo(
             pts=times,
             keyframes=np.searchsorted(times, np.unique(np.asarray(keys, dtype=np.int64))),
@@ -180,6 +186,7 @@ def scan(path: str | os.PathLike[str]) -> VideoInfo:
             height=first.width if turned else first.height,
             width=first.height if turned else first.width,
             stream=stream.index,
+            rotation=rotation,
             bits=max(component.bits for component in first.format.components),
             open_gop=open_gop,
         )
@@ -189,7 +196,7 @@ _NO_TIMES = "frames without time stamps; rewrite it, for example: ffmpeg -i IN -
 
 
 def _check_whole(
-    path: Any, container: Any, stream: Any, count: int, cut: int | None, ends: dict[int, float]
+    path: Any, container: Any, stream: Any, count: int, ends: dict[int, float]
 ) -> None:
     """Raise :class:`VideoDecodeError` if the file stops before its header says.
 
@@ -197,9 +204,6 @@ def _check_whole(
     count decides only together with the stream's duration; without a count (Matroska, webm) the
     container's duration does, which covers all streams, so all streams' ends are compared with it.
     """
-    promised = f" of {stream.frames}" if stream.frames else ""
-    if cut is not None:
-        raise VideoDecodeError(path, f"truncated or damaged in frame {cut}{promised}", "pyav")
     if stream.frames > count and stream.duration:
         start = float((stream.start_time or 0) * stream.time_base)
         duration = float(stream.duration * stream.time_base)
