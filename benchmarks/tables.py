@@ -99,7 +99,7 @@ class Leaderboard:
             f"{self.episodes_seed}, SHA-256 {self.episodes_sha256[:12]}), {self.budget} "
             "environment steps each, never cut short. Success @end is judged at the last step and "
             "is the headline; @any counts one success at any step. Brackets are 95 % Wilson "
-            f"intervals over problems × seeds. Pairs already solved at reset are redrawn ({redrawn} "
+            f"intervals over problems × seeds. Pairs solved at reset are redrawn ({redrawn} "
             "of all draws were). Seconds are the agent's own, shared by the batch; a model call is "
             "one candidate advanced by one model step. McNemar is the exact paired test; "
             "wins–losses count problems that only one of the two methods solved. A method beats "
