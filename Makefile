@@ -45,7 +45,7 @@ bench: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	@sh scripts/make_venv.sh .venv
 	@echo "installing tubelet and its dependencies into .venv (a minute or two, 1.5 GB)"
-	@$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --no-compile $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
 	@sh scripts/ensure_gl.sh $(BIN)/python
 	@touch $@
 
