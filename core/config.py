@@ -106,8 +106,8 @@ def _lines(config: Any, base: Any, prefix: str) -> Iterator[str]:
             yield f"{field.name} = {_literal(value, hints[field.name], prefix + field.name)}"
     for name, value, default in nested:
         yield f"\n[{prefix}{name}]"
-        base = default if type(default) is type(value) else None
-        yield from _lines(value, base, f"{prefix}{name}.")
+        same_type = type(default) is type(value)
+        yield from _lines(value, default if same_type else None, f"{prefix}{name}.")
 
 
 def _literal(value: Any, hint: Any, where: str) -> str:

@@ -74,7 +74,8 @@ class progress:
             if 0 < done < self._total:
                 left = f"{_clock(elapsed * (self._total - done) / done)} left"
         parts = [self._description, f"{done}{of}", _rate(done, elapsed), left, self._note]
-        console.print("  ".join(p for p in parts if p), markup=False, highlight=False)
+        line = "  ".join(part for part in parts if part)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _rate(done: int, elapsed: float) -> str:
