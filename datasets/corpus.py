@@ -291,8 +291,7 @@ def _inspect(path: str, verify: Verify) -> VideoEntry | BadVideo:
         if verify != "header":
             numbers = range(info.num_frames) if verify == "full" else [info.num_frames - 1]
             with open_video(path, "pyav", info=info) as video:
-                for number in numbers:
-                    video.get_frames([number])
+                video.check(numbers)
     except VideoDecodeError as error:
         return BadVideo(path, error.reason, size, mtime_ns)
     return VideoEntry(path=path, info=info, bytes=size, mtime_ns=mtime_ns)

@@ -127,6 +127,11 @@ class VideoReader:
             slot[:] = self._pixels(frame, size)
         return frames if len(inverse) == len(wanted) and _is_range(inverse) else frames[inverse]
 
+    def check(self, indices: Sequence[int] | np.ndarray) -> None:
+        """Decode the frames ``indices`` without keeping them; raises as :meth:`get_frames`."""
+        for _ in self._decode(np.unique(np.asarray(indices, dtype=np.int64))):
+            pass
+
     def close(self) -> None:
         """Release the file. Closing twice is harmless."""
 

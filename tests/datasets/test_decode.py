@@ -74,6 +74,22 @@ def test_webm_without_a_frame_count(tmp_path, videos):
         np.testing.assert_allclose(video.timestamps, np.arange(30) / 25, atol=1e-3)
 
 
+def test_frames_hidden_by_an_edit_list_do_not_count(tmp_path, videos):
+    whole, path = videos.write(tmp_path / "whole.mp4", 60), tmp_path / "trimmed.mp4"
+    options = {"avoid_negative_ts": "disabled", "use_editlist": "1"}
+    with av.open(str(whole)) as file, av.open(str(path), "w", options=options) as out:
+        stream = out.add_stream_from_template(file.streams.video[0])
+        for packet in file.demux(video=0):
+            if packet.dts is not None:
+                packet.pts, packet.dts = packet.pts - 20 * 512, packet.dts - 20 * 512
+                packet.stream = stream
+                out.mux(packet)
+    with open_video(path) as video:
+        assert video.num_frames == 40
+        stamps = [videos.read_stamp(frame) for frame in video.get_frames([39, 0, 5, 20])]
+        assert stamps == [59, 20, 25, 40]
+
+
 @pytest.mark.parametrize("rotation", [90, 180, -90])
 def test_rotation_in_the_metadata_is_applied(tmp_path, videos, rotation):
     plain = videos.write(tmp_path / "plain.mp4", 10, size=(48, 80))
