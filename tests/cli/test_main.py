@@ -146,3 +146,11 @@ def test_help_imports_nothing_heavy(flag):
     )
     result = subprocess.run([sys.executable, "-c", code, flag], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main([verb, "--help"])
+    assert exit.value.code == 0
+    assert f"usage: tubelet {verb}" in capsys.readouterr().out
