@@ -99,6 +99,7 @@ def test_rotation_in_the_metadata_is_applied(tmp_path, videos, rotation):
         expected = np.rot90(a.get_frames([5])[0], rotation // 90)
         assert np.array_equal(b.get_frames([5])[0], expected)
         assert b.get_frames([5], 32).shape == (1, 32, 32, 3)
+    pytest.importorskip("decord")
     with pytest.raises(VideoDecodeError, match=r"decord.*turned.*pyav"):
         open_video(turned, "decord")
 
