@@ -6,6 +6,7 @@ Fails unless the wheel holds every module of the source folders, each of them im
 wheel, ``import datasets`` is still Hugging Face's, and ``tubelet --help`` answers.
 """
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -40,6 +41,8 @@ def main() -> None:
 
 
 def build_wheel(folder: Path) -> Path:
+    """Build without setuptools' scratch folder, which would bring deleted modules back."""
+    shutil.rmtree(ROOT / "build" / "lib", ignore_errors=True)
     run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, ROOT)
     (wheel,) = folder.glob("tubelet-*.whl")
     return wheel
