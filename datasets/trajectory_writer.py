@@ -146,7 +146,7 @@ class TrajectoryWriter:
         """The episodes that are wholly on disk, in parts or merged."""
         merged = lerobot.read_columns(self._data_files(), ["episode_index"])
         done = set() if merged is None else set(merged["episode_index"].to_pylist())
-        return done | {int(path.stem) for path in (self.root / "parts").glob("*.parquet")}
+        return done | {int(path.stem) for path in self._parts()}
 
     def finalize(self) -> None:
         """Merge the parts and write the metadata; the set can then be opened.
@@ -178,12 +178,14 @@ class TrajectoryWriter:
             pq.write_table(lerobot.episodes_table(rows), temporary)
         with atomic_path(self.root / lerobot.TASKS_PATH) as temporary:
             pq.write_table(lerobot.tasks_table(self.task), temporary)
-        atomic_write_json(self.root / lerobot.STATS_PATH, self._statistics(episodes))
+        atomic_write_json(self.root / lerobot.STATS_PATH, self._statistics(files))
         content = lerobot.info(
             fps=self.fps, episodes=len(rows), frames=start, features=self._features
         )
         atomic_write_json(self.root / lerobot.INFO_PATH, content)
         shutil.rmtree(self.root / "parts", ignore_errors=True)
+        for left_over in (self.root / "videos").rglob(".*.mp4"):  # of a killed writer
+            left_over.unlink()
 
     def _all_episodes(self) -> list[pa.Table]:
         """Every episode's rows in order: those merged before and those in parts."""
@@ -193,7 +195,7 @@ class TrajectoryWriter:
             starts = np.flatnonzero(merged["frame_index"].to_numpy() == 0).tolist()
             for start, stop in zip(starts, [*starts[1:], len(merged)], strict=True):
                 found[merged["episode_index"][start].as_py()] = merged.slice(start, stop - start)
-        for path in sorted((self.root / "parts").glob("*.parquet")):
+        for path in self._parts():
             found[int(path.stem)] = lerobot.read_table(path)
         if not found:
             raise DatasetError(f"{self.root} has no finished episode")
@@ -220,10 +222,11 @@ class TrajectoryWriter:
             "meta/episodes/file_index": 0,
         }
 
-    def _statistics(self, episodes: list[pa.Table]) -> dict[str, Any]:
+    def _statistics(self, files: list[list[pa.Table]]) -> dict[str, Any]:
         """Exact over all rows; of the images, over the first frames of up to 64 episodes."""
         import pyarrow as pa
 
+        episodes = [table for tables in files for table in tables]
         table = pa.concat_tables(episodes)
         stats = {
             name: lerobot.statistics(lerobot.to_numpy(table[name])) for name in table.column_names
@@ -241,6 +244,10 @@ class TrajectoryWriter:
 
     def _part_path(self, index: int) -> Path:
         return self.root / "parts" / f"{index:06d}.parquet"
+
+    def _parts(self) -> list[Path]:
+        """The finished parts: not the temporary files (``.000003-…``) of a killed writer."""
+        return sorted((self.root / "parts").glob("[0-9]*.parquet"))
 
     def _data_files(self) -> list[Path]:
         return sorted((self.root / "data").glob("chunk-*/file-*.parquet"))

@@ -81,7 +81,7 @@ class SimulatorDynamics:
             raise PlanningError(
                 f"the oracle needs the simulator's 'state' in the observation, got {sorted(obs)}"
             )
-        states = torch.as_tensor(obs["state"], dtype=torch.float64).cpu()
+        states = torch.from_numpy(np.array(obs["state"], np.float64))
         if states.ndim != axes or states.shape[-1] != self.env.state_dim:
             raise PlanningError(
                 f"states of shape {list(states.shape)}: expected {axes} axes, the last of "

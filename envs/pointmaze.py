@@ -33,10 +33,10 @@ class PointMaze(GoalEnv):
 
     def sample_state(self, rng: np.random.Generator) -> State:
         """A position uniform over where the ball fits without touching a wall, at rest."""
-        reach = 1.5 - RADIUS
+        fit = RADIUS + 0.01  # farther from the walls than the contact margin
         while True:  # 7 of 10 points are free
-            position = rng.uniform(-reach, reach, 2)
-            if position[0] >= 0.5 + RADIUS or abs(position[1]) >= 0.5 + RADIUS:
+            position = rng.uniform(fit - 1.5, 1.5 - fit, 2)
+            if position[0] >= 0.5 + fit or abs(position[1]) >= 0.5 + fit:
                 return self.state_at(position)
 
     def proprio(self, state: State) -> np.ndarray:
