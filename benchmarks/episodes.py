@@ -22,8 +22,8 @@ from ..core.errors import DatasetError
 from ..core.io import atomic_path
 from ..core.rng import numpy_generator
 
-Policy = Callable[[int, np.random.Generator], np.ndarray]
-"""``policy(steps, generator) -> actions [steps, a]`` in [-1, 1]: open-loop motion."""
+Policy = Callable[[Any, int, np.random.Generator], Callable[[int], np.ndarray]]
+"""``policy(env, steps, generator)`` makes ``act(t) -> action [a]``, as in ``envs.policies``."""
 
 MAX_DRAWS_PER_EPISODE = 200
 
@@ -128,21 +128,33 @@ def draw_far(env: Any, n: int, *, env_id: str, seed: int, budget: int) -> Episod
 
 
 def draw_near(
-    env: Any, n: int, *, env_id: str, seed: int, budget: int, steps: int, policy: Policy
+    env: Any,
+    n: int,
+    *,
+    env_id: str,
+    seed: int,
+    budget: int,
+    steps: int,
+    policy: Policy | None = None,
 ) -> EpisodeSet:
     """Goals that ``policy`` reaches from the start within ``steps`` environment steps.
 
     The number of steps is uniform on 1..steps; the state reached is then brought to rest.
-    Arguments as :func:`draw_far`.
+
+    Args:
+        policy: coloured noise (``envs.policies.noise_policy``) if None. Others: :func:`draw_far`.
     """
-    env = env.unwrapped
+    from ..envs.policies import noise_policy
+
+    env, make_policy = env.unwrapped, noise_policy if policy is None else policy
     rng = numpy_generator(seed, "episodes", env_id, "near")
 
     def pair() -> tuple[np.ndarray, np.ndarray]:
-        start = env.sample_state(rng)
+        start, length = env.sample_state(rng), int(rng.integers(1, steps + 1))
         env.set_state(start)
-        for action in policy(int(rng.integers(1, steps + 1)), rng):
-            env.step(action)
+        act = make_policy(env, length, rng)
+        for t in range(length):
+            env.step(act(t))
         return start, env.state_at(env.position(env.get_state()))
 
     header = {"env_id": env_id, "kind": "near", "seed": seed, "budget": budget}

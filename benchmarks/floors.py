@@ -51,14 +51,13 @@ def uniform_random(budget: int, action_dim: int, *, seed: int) -> OpenLoop:
     return OpenLoop(lambda generator: generator.uniform(-1, 1, (budget, action_dim)), seed)
 
 
-def coloured_random(budget: int, action_dim: int, *, seed: int, beta: float = 2.0) -> OpenLoop:
-    """Smooth random actions: Gaussian with power ~ 1 / f**beta, std 1, clipped to [-1, 1]."""
-    from ..planning.noise import colouring
-
-    colour = colouring(budget, beta).numpy()
+def coloured_random(budget: int, action_dim: int, *, seed: int, colour: float = 1.0) -> OpenLoop:
+    """Smooth random actions: Gaussian with power ~ 1 / f**colour, std 1, clipped to [-1, 1]."""
+    from ..envs.policies import coloured_noise
 
     def draw(generator: np.random.Generator) -> np.ndarray:
-        return (colour @ generator.standard_normal((budget, action_dim))).clip(-1, 1)
+        noise = [coloured_noise(budget, colour, generator) for _ in range(action_dim)]
+        return np.stack(noise, 1).clip(-1, 1)
 
     return OpenLoop(draw, seed)
 

@@ -1,8 +1,8 @@
 """Goal reaching: every method gets the same problems, the same images and the same step budget.
 
 All problems of a batch run in lockstep, so that an agent plans for all of them at once. Agents see
-pixels and proprioception; the simulator state is handed only to agents that declare
-``privileged = True`` (the oracle ceiling), and tables say so.
+pixels and proprioception; the simulator's state goes only to an agent evaluated as ``privileged``
+(the oracle ceiling), and every table says so.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ ROLES = ("model", "floor", "ceiling")
 class Agent(Protocol):
     """What :func:`evaluate` drives. ``planning.MPCAgent`` and everything in ``floors`` fit.
 
-    Optional attributes: ``privileged: bool`` (the agent also gets ``state``) and ``records``, a
-    list of ``planning.PlanRecord`` since the last reset (model calls are counted from it).
+    Optional attribute: ``records``, a list of ``planning.PlanRecord`` since the last reset, from
+    which model calls are counted.
     """
 
     def reset(self, goal_obs: dict[str, np.ndarray], *, problems: Sequence[int]) -> None:
@@ -124,6 +124,7 @@ def evaluate(
     name: str,
     role: str = "model",
     seed: int | None = None,
+    privileged: bool = False,
     context_frames: int = 1,
     context_stride: int = 1,
     batch_size: int = 100,
@@ -135,6 +136,9 @@ def evaluate(
     Args:
         env_factory: makes one GoalEnv; ``batch_size`` of them live in this process. Make them with
             ``render_obs=False``: needed frames are rendered here from the states, the rest never.
+        name, role, seed: of the method, for the tables; ``role`` is model, floor or ceiling.
+        privileged: also show the agent the simulator's ``state``, float64 ``[B, T, S]`` in
+            observations and ``[B, S]`` beside the goal images. For the oracle only.
         context_frames: frames T that the agent sees: those of environment steps
             ``t - (T - 1) * context_stride, ..., t``, oldest first. Before the reset the first
             frame is repeated (everything is at rest).
@@ -154,14 +158,14 @@ def evaluate(
     for first in range(0, n, len(envs)):
         rows = range(first, min(first + len(envs), n))
         run = _Lockstep(envs[: len(rows)], episodes, rows, context_frames, context_stride)
-        run.play(agent, progress)
+        run.play(agent, privileged, progress)
         runs.append(run)
     calls = [run.model_calls for run in runs if run.model_calls is not None]
     return GoalReachingResult(
         name=name,
         role=role,
         seed=seed,
-        privileged=bool(getattr(agent, "privileged", False)),
+        privileged=privileged,
         env_id=episodes.env_id,
         kind=episodes.kind,
         episodes_sha256=episodes.sha256,
@@ -197,8 +201,7 @@ class _Lockstep:
         for b, (env, state, goal) in enumerate(zip(envs, starts, self.goals, strict=True)):
             self._keep(b, 0, *env.reset(options={"state": state, "goal_state": goal}))
 
-    def play(self, agent: Agent, progress: Callable[[int], None] | None) -> None:
-        privileged = bool(getattr(agent, "privileged", False))
+    def play(self, agent: Agent, privileged: bool, progress: Callable[[int], None] | None) -> None:
         self._timed(agent.reset, self._goal_obs(privileged), problems=self.rows)
         step = 0
         while step < self.budget:

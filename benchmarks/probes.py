@@ -43,6 +43,18 @@ class ProbeResult:
         """As JSON values."""
         return asdict(self)
 
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> ProbeResult:
+        """The result that :meth:`to_json` wrote."""
+        return cls(
+            **value
+            | {
+                "mean": Estimate(**value["mean"]),
+                "targets": {k: Estimate(**v) for k, v in value["targets"].items()},
+                "episodes": tuple(value["episodes"]),
+            }
+        )
+
 
 def ridge_probe(
     features: np.ndarray,

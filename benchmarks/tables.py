@@ -78,13 +78,13 @@ class Leaderboard:
             "n",
             "success @end",
             "success @any",
-            "seeds (@end worst–best)",
-            "solved at reset",
+            "beats every floor",
             *(f"final {name} (median)" for name in names),
             "s / action",
             "model calls / action",
             f"McNemar vs {self.baseline}" if self.baseline else "McNemar",
-            "beats every floor",
+            "seeds (@end worst–best)",
+            "solved at reset",
         ]
 
     def cells(self) -> list[list[str]]:
@@ -151,17 +151,21 @@ def leaderboard(
 
 
 def print_leaderboard(board: Leaderboard, console: Console | None = None) -> None:
-    """Print the table with its notes to the terminal."""
+    """Print the table with its notes to the terminal: the first columns if it is narrow."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(board.title), caption=Text(board.notes()), caption_justify="left")
-    for i, column in enumerate(board.columns()):
-        table.add_column(Text(column), justify="left" if i == 0 else "right")
+    console = console or Console()
+    distances = len(board.rows[0].distance)
+    shown = len(board.columns()) if console.width >= 190 else 5 + distances
+    table = Table(title=Text(board.title))
+    for i, column in enumerate(board.columns()[:shown]):
+        table.add_column(Text(column), justify="right" if i else "left", no_wrap=i in (1, 2, 3))
     for row, cells in zip(board.rows, board.cells(), strict=True):
-        table.add_row(*map(Text, cells), style="dim" if row.role == "floor" else None)
-    (console or Console()).print(table)
+        table.add_row(*map(Text, cells[:shown]), style="dim" if row.role == "floor" else None)
+    console.print(table)
+    console.print(Text(board.notes(), style="dim"))
 
 
 def percent(estimate: Estimate) -> str:
@@ -226,11 +230,11 @@ def _cells(row: Row) -> list[str]:
         str(row.n),
         percent(row.at_end),
         percent(row.at_any),
-        spread,
-        f"{100 * row.solved_at_reset:.0f} %",
+        {True: "yes", False: "no", None: "–"}[row.beats_floors],
         *(f"{value:.3f}" for value in row.distance.values()),
         f"{row.seconds:.2g}",
         "–" if row.model_calls is None else f"{row.model_calls:,.0f}",
         versus,
-        {True: "yes", False: "no", None: "–"}[row.beats_floors],
+        spread,
+        f"{100 * row.solved_at_reset:.0f} %",
     ]

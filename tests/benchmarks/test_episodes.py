@@ -5,6 +5,7 @@ import pytest
 
 from tubelet.benchmarks.episodes import EpisodeSet, draw_far, draw_near
 from tubelet.core.errors import DatasetError
+from tubelet.envs import make
 
 from .toy import PointEnv
 
@@ -25,8 +26,9 @@ def test_far_pairs_are_unsolved_seeded_and_counted():
 
 
 def test_near_goals_are_at_rest_and_within_reach():
-    def policy(steps, generator):
-        return generator.choice([-1.0, 1.0], size=(1, 2)).repeat(steps, 0)
+    def policy(env, steps, generator):
+        direction = generator.choice([-1.0, 1.0], size=2)
+        return lambda t: direction
 
     episodes = draw_near(PointEnv(), 50, seed=0, steps=3, policy=policy, **TOY)
     assert (episodes.goal_states[:, 2:] == 0).all()
@@ -36,8 +38,8 @@ def test_near_goals_are_at_rest_and_within_reach():
 
 
 def test_goals_that_are_always_solved_are_an_error():
-    def still(steps, generator):
-        return np.zeros((steps, 2))
+    def still(env, steps, generator):
+        return lambda t: np.zeros(2)
 
     with pytest.raises(DatasetError, match="already solved"):
         draw_near(PointEnv(), 2, seed=0, steps=3, policy=still, **TOY)
@@ -76,3 +78,12 @@ def test_a_changed_state_is_noticed(tmp_path, episodes):
     np.savez(path, **content)
     with pytest.raises(DatasetError, match="SHA-256"):
         EpisodeSet.load(path)
+
+
+def test_reacher_episodes_start_and_end_at_rest():
+    env = make("tubelet/Reacher-v0", render_obs=False)
+    kwargs = {"env_id": "tubelet/Reacher-v0", "seed": 0, "budget": 50}
+    for episodes in (draw_far(env, 5, **kwargs), draw_near(env, 5, steps=25, **kwargs)):
+        for states in (episodes.start_states, episodes.goal_states):
+            assert (env.velocity(states) == 0).all()
+            assert states[:, 0].max() == 0  # time starts at zero

@@ -3,9 +3,12 @@ import json
 import numpy as np
 import pytest
 
-from tubelet.benchmarks.episodes import EpisodeSet
+from tubelet.benchmarks.episodes import EpisodeSet, draw_far
 from tubelet.benchmarks.goal_reaching import GoalReachingResult, evaluate
 from tubelet.core.errors import ConfigError
+from tubelet.envs import make
+from tubelet.envs.oracle import SimulatorDynamics
+from tubelet.planning import CEM, CEMConfig, MPCAgent, MPCConfig
 
 from .toy import GreedyAgent, PointEnv
 
@@ -13,9 +16,8 @@ from .toy import GreedyAgent, PointEnv
 class Script:
     """Plays fixed actions and keeps the observations it got."""
 
-    def __init__(self, actions, steps, privileged=False):
+    def __init__(self, actions, steps):
         self.actions, self.steps, self.at, self.seen = np.asarray(actions), steps, 0, []
-        self.privileged = privileged
 
     def reset(self, goal_obs, *, problems):
         self.at, self.goal_obs = 0, goal_obs
@@ -104,9 +106,12 @@ def test_only_needed_frames_are_rendered():
     assert envs[0].rendered == 1 + 4  # goal, and steps 0, 5, 10, 15
 
 
-def test_state_is_for_declared_oracles_only():
-    plain, oracle = (Script(np.zeros((4, 2)), 2, privileged) for privileged in (False, True))
-    results = [evaluate(PointEnv, a, one_problem(4), name="s") for a in (plain, oracle)]
+def test_state_is_for_privileged_agents_only():
+    plain, oracle = (Script(np.zeros((4, 2)), 2) for _ in range(2))
+    results = [
+        evaluate(PointEnv, agent, one_problem(4), name="s", privileged=agent is oracle)
+        for agent in (plain, oracle)
+    ]
     assert set(plain.seen[0]) == {"pixels", "proprio"}
     assert set(plain.goal_obs) == {"pixels"}
     assert oracle.seen[0]["state"].shape == (1, 1, 4)
@@ -144,3 +149,28 @@ def test_nan_actions_and_impossible_contexts_are_refused():
         evaluate(PointEnv, agent, one_problem(4), name="s", context_frames=0)
     with pytest.raises(ConfigError, match="role"):
         evaluate(PointEnv, Script(np.zeros((4, 2)), 2), one_problem(4), name="s", role="king")
+
+
+@pytest.mark.parametrize("batch_size", [2, 3])
+def test_the_oracle_with_the_real_planner_solves_real_problems(batch_size):
+    """Reacher, CEM and the simulator as dynamics, through the interfaces that models use."""
+    env = make("tubelet/Reacher-v0", render_obs=False)
+    problems = draw_far(env, 3, env_id="tubelet/Reacher-v0", seed=0, budget=30)
+    dynamics = SimulatorDynamics(env, action_block=5)
+    planner = CEM(CEMConfig(horizon=4, samples=48, iterations=4, elites=8), action_dim=2)
+    agent = MPCAgent(dynamics, planner, MPCConfig(action_block=5, hold=True))
+    result = evaluate(
+        lambda: make("tubelet/Reacher-v0", render_obs=False),
+        agent,
+        problems,
+        name="oracle",
+        role="ceiling",
+        privileged=True,
+        context_frames=2,
+        context_stride=5,
+        batch_size=batch_size,
+    )
+    assert result.model_calls is not None
+    assert result.model_calls > 0
+    tip = result.distance["tip"]
+    assert np.median(tip[:, -1]) < 0.25 * np.median(tip[:, 0])
