@@ -42,7 +42,7 @@ def write_video(
                 stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
                 stream.codec_context.time_base = Fraction(1, fps)
                 stream.codec_context.thread_count = 1  # the bytes must not depend on the machine
-                stream.options = {"crf": str(crf), "g": str(gop), "bf": "0", "preset": "fast"}
+                stream.options = {"crf": str(crf), "g": str(gop), "bf": "0", "preset": "veryfast"}
             elif frame.shape != (height, width, 3) or frame.dtype != np.uint8:
                 raise DatasetError(
                     f"frame {index} is {frame.dtype} {list(frame.shape)}, the first one was "
@@ -54,6 +54,30 @@ def write_video(
         if stream is None:
             raise DatasetError(f"cannot write {path}: no frames")
         container.mux(stream.encode())
+
+
+def as_stored(frames: np.ndarray) -> np.ndarray:
+    """Frames as a losslessly coded video gives them back, exactly: uint8 ``[..., H, W, 3]``.
+
+    Video halves the resolution of colour, which changes small bright shapes more than its
+    compression does. A model trained on video sees live frames with the eyes it was trained with
+    when they pass through here (about 15 000 frames of 64 pixels per second).
+
+    Raises:
+        DatasetError: an odd size, or frames of another type.
+    """
+    import av
+    from av.video.reformatter import VideoReformatter
+
+    _checked_size(frames.reshape(-1, *frames.shape[-3:])[0])
+    to_video, from_video = VideoReformatter(), VideoReformatter()
+    options = {"interpolation": "BILINEAR", "threads": 1}
+    stored = np.empty_like(frames)
+    for index in np.ndindex(frames.shape[:-3]):
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frames[index]), format="rgb24")
+        picture = to_video.reformat(picture, format="yuv420p", **options)
+        stored[index] = from_video.reformat(picture, format="rgb24", **options).to_ndarray()
+    return stored
 
 
 def _checked_size(frame: np.ndarray) -> tuple[int, int]:

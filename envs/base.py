@@ -87,8 +87,8 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         raise NotImplementedError
 
     @abstractmethod
-    def success(self, state: State, goal_state: State) -> bool:
-        """Whether ``state`` counts as having reached ``goal_state``."""
+    def reached(self, distance: dict[str, float]) -> bool:
+        """Whether a :meth:`distance` counts as success."""
         raise NotImplementedError
 
     @abstractmethod
@@ -111,6 +111,10 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     def sample_goal(self, rng: np.random.Generator) -> State:
         """A goal state: physical, at rest, and independent of the start."""
         return self.sample_state(rng)
+
+    def success(self, state: State, goal_state: State) -> bool:
+        """Whether ``state`` counts as having reached ``goal_state``."""
+        return self.reached(self.distance(state, goal_state))
 
     # Gymnasium.
 
@@ -200,11 +204,12 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         observation = {"proprio": self.proprio(state)}
         if self.render_obs:
             observation["pixels"] = self.render()
+        distance = self.distance(state, self.goal_state)
         info = {
             "state": state,
             "goal_state": self.goal_state.copy(),
-            "success": self.success(state, self.goal_state),
-            "distance": self.distance(state, self.goal_state),
+            "success": self.reached(distance),
+            "distance": distance,
         }
         return observation, info
 

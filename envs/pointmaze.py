@@ -48,9 +48,9 @@ class PointMaze(GoalEnv):
         gap = self.position(state) - self.position(goal_state)
         return {"distance": float(np.linalg.norm(gap))}
 
-    def success(self, state: State, goal_state: State) -> bool:
+    def reached(self, distance: dict[str, float]) -> bool:
         """Within .45 cells (walls are a cell thick, so never through one)."""
-        return self.distance(state, goal_state)["distance"] <= TOLERANCE
+        return distance["distance"] <= TOLERANCE
 
     def features(self, state: State) -> np.ndarray:
         """float32 [2]: x and y."""

@@ -56,9 +56,8 @@ class Reacher(GoalEnv):
             "joint_rms": float(np.sqrt(np.mean(turn**2))),
         }
 
-    def success(self, state: State, goal_state: State) -> bool:
+    def reached(self, distance: dict[str, float]) -> bool:
         """Fingertip within 5 cm and pose within .35 rad RMS."""
-        distance = self.distance(state, goal_state)
         return distance["tip"] <= TIP_TOLERANCE and distance["joint_rms"] <= POSE_TOLERANCE
 
     def features(self, state: State) -> np.ndarray:
@@ -92,8 +91,9 @@ class Reacher(GoalEnv):
         return act
 
 
-def arm_points(position: np.ndarray) -> np.ndarray:
-    """Elbow and fingertip in metres, ``[2, ..., 2]``, for joint angles ``[..., 2]``."""
-    absolute = np.cumsum(position, axis=-1)
-    links = LINK * np.stack([np.cos(absolute), np.sin(absolute)], axis=-1)  # [..., link, xy]
-    return np.moveaxis(np.cumsum(links, axis=-2), -2, 0)
+def arm_points(position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Elbow and fingertip in metres, each ``[..., 2]``, for joint angles ``[..., 2]``."""
+    shoulder = position[..., :1]
+    forearm = shoulder + position[..., 1:]
+    elbow = LINK * np.concatenate([np.cos(shoulder), np.sin(shoulder)], axis=-1)
+    return elbow, elbow + LINK * np.concatenate([np.cos(forearm), np.sin(forearm)], axis=-1)

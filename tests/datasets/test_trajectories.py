@@ -312,6 +312,17 @@ def test_frames_that_are_no_video_are_refused(tmp_path, frames, message):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_frames_as_stored_equal_a_lossless_video(tmp_path):
+    from tubelet.datasets.decode import open_video
+    from tubelet.datasets.video_writer import as_stored
+
+    frames = np.random.default_rng(0).integers(0, 256, (4, 34, 64, 3), dtype=np.uint8)
+    write_video(tmp_path / "x.mp4", frames, fps=10, crf=0)
+    with open_video(tmp_path / "x.mp4") as video:
+        assert np.array_equal(video.get_frames(range(4)), as_stored(frames))
+    assert np.array_equal(as_stored(frames[None])[0, 2], as_stored(frames[2]))
+
+
 def test_video_times_and_keyframes(tmp_path):
     from tubelet.datasets.decode import open_video
 
