@@ -10,6 +10,7 @@ import functools
 import json
 import multiprocessing
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +112,8 @@ def _build(
             return
         context = multiprocessing.get_context("spawn")
         job = functools.partial(_decode_into, temporary, trajectories, size)
-        with context.Pool(workers) as pool:
+        ignore_ctrl_c = (signal.SIGINT, signal.SIG_IGN)  # the parent answers it, and ends these
+        with context.Pool(workers, initializer=signal.signal, initargs=ignore_ctrl_c) as pool:
             done = pool.imap_unordered(job, episodes, chunksize=max(1, len(episodes) // 50))
             for _ in progress(done, "decode frames", total=len(episodes)):
                 pass

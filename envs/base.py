@@ -38,7 +38,7 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
 
     Args:
         image_size: height and width of the frames in pixels.
-        render_obs: False leaves ``pixels`` out of the observations (physics alone is 10x faster).
+        render_obs: False leaves ``pixels`` out of the observations (steps are 5x faster).
         render_mode: Gymnasium's; only "rgb_array" is drawn.
     """
 

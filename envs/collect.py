@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -136,7 +137,9 @@ def _pool(config: CollectConfig, episodes: list[int]) -> Iterator[Iterable[None]
     if workers <= 1:
         yield map(job, episodes)
         return
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:  # OpenGL must not cross a fork
+    context = multiprocessing.get_context("spawn")  # OpenGL must not cross a fork
+    ignore_ctrl_c = (signal.SIGINT, signal.SIG_IGN)  # this process answers it, and ends the others
+    with context.Pool(workers, initializer=signal.signal, initargs=ignore_ctrl_c) as pool:
         yield pool.imap_unordered(job, episodes, chunksize=4)
 
 
