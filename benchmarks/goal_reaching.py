@@ -129,6 +129,7 @@ def evaluate(
     context_stride: int = 1,
     batch_size: int = 100,
     record: Iterable[int] = (),
+    record_each: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> GoalReachingResult:
     """Run ``agent`` on every problem for exactly the budget of environment steps.
@@ -143,6 +144,8 @@ def evaluate(
             ``t - (T - 1) * context_stride, ..., t``, oldest first. Before the reset the first
             frame is repeated (everything is at rest).
         record: problem indices to film, one frame per environment step.
+        record_each: also film the first this many problems that ended in success, and as many that
+            did not (filmed afterwards, from the states).
         progress: called after every agent decision with the steps done, summed over problems.
 
     Raises ConfigError for impossible arguments or when actions have the wrong shape.
@@ -152,7 +155,7 @@ def evaluate(
             "context_frames, context_stride and batch_size must be at least 1, got "
             f"{context_frames}, {context_stride}, {batch_size}"
         )
-    n, record = len(episodes), set(record)
+    n = len(episodes)
     envs = [env_factory().unwrapped for _ in range(min(batch_size, n))]
     runs = []
     for first in range(0, n, len(envs)):
@@ -160,6 +163,9 @@ def evaluate(
         run = _Lockstep(envs[: len(rows)], episodes, rows, context_frames, context_stride)
         run.play(agent, privileged, progress)
         runs.append(run)
+    success = np.concatenate([run.success for run in runs])
+    hits, misses = np.flatnonzero(success[:, -1]), np.flatnonzero(~success[:, -1])
+    filmed = {*record, *hits[:record_each].tolist(), *misses[:record_each].tolist()}
     calls = [run.model_calls for run in runs if run.model_calls is not None]
     return GoalReachingResult(
         name=name,
@@ -172,14 +178,14 @@ def evaluate(
         episodes_seed=episodes.seed,
         rejected_share=episodes.rejected_share,
         budget=episodes.budget,
-        success=np.concatenate([run.success for run in runs]),
+        success=success,
         distance={
             key: np.concatenate([run.distance[key] for run in runs]) for key in runs[0].distance
         },
         seconds=sum(run.seconds for run in runs) / (n * episodes.budget),
         model_calls=float(np.mean(calls)) / episodes.budget if calls else None,
-        films={i: run.film(i) for run in runs for i in run.rows if i in record},
-        goals={i: run.goal_image(i) for run in runs for i in run.rows if i in record},
+        films={i: run.film(i) for run in runs for i in run.rows if i in filmed},
+        goals={i: run.goal_image(i) for run in runs for i in run.rows if i in filmed},
     )
 
 

@@ -191,6 +191,7 @@ def _probes(report: Report, stored: Sequence[Stored]) -> None:
     if not stored:
         return
     probes = [s.value for s in stored if isinstance(s.value, ProbeResult)]
+    probes.sort(key=lambda p: (p.name, -1 if p.step is None else p.step))
     targets = list(probes[0].targets)
     report.add_section("What the features know: linear probes")
     report.add_table(

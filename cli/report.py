@@ -31,9 +31,9 @@ def run(config: Config) -> int:
     if not config.run.is_dir():
         raise ConfigError(f"run = {config.run}: no such folder")
     report = build_report(config.run, title=config.title, baseline=config.baseline)
-    for board in boards(load_results(config.run), config.baseline):
-        print_leaderboard(board)
     path = config.out or config.run / "report.html"
     report.write(path)
+    for board in boards(load_results(config.run), config.baseline):
+        print_leaderboard(board)
     print(f"report: {path}")
     return 0

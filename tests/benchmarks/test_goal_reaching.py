@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -131,6 +132,20 @@ def test_films_cover_every_step_and_json_keeps_the_rest(episodes):
     np.testing.assert_array_equal(again.success, result.success)
     np.testing.assert_allclose(again.distance["position"], result.distance["position"], atol=1e-5)
     assert (again.name, again.seed, again.role) == ("g", 1, "model")
+
+
+def test_hits_and_misses_are_filmed_after_the_fact():
+    goals = [(0.1, 0.0), (0.9, 0.0), (0.2, 0.0), (0.9, 0.9), (0.2, 0.1)]
+    problems = dataclasses.replace(
+        one_problem(2),
+        start_states=np.zeros((5, 4)),
+        goal_states=np.array([[*goal, 0, 0] for goal in goals]),
+    )
+    result = evaluate(
+        PointEnv, GreedyAgent(), problems, name="g", record_each=1, record=[4], batch_size=2
+    )
+    assert list(result.at_end) == [True, False, True, False, True]
+    assert set(result.films) == set(result.goals) == {0, 1, 4}
 
 
 @pytest.mark.parametrize("shape", [(1, 2), (1, 2, 3), (1, 0, 2), (2, 1, 2)])
