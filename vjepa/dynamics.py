@@ -1,0 +1,229 @@
+"""Training the world model's dynamics: teacher forcing, multi-step rollout and SIGReg.
+
+    loss = teacher + rollout_weight * rollout + sigreg_weight * SIGReg(latents per time step)
+
+``teacher`` predicts step t + 1 from true latents up to t; ``rollout`` from the first latent and the
+model's own predictions. Targets are the latents themselves, with gradient, when they are one vector
+per observation (SIGReg keeps them from collapsing; LeWM, arXiv 2603.19312), and constants when they
+are tokens of a frozen encoder.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ..core.errors import ConfigError
+from ..core.rng import stream_seed, torch_generator
+from ..core.run import RunDir
+from ..datasets.windows import WindowBatch
+from .diagnostics import rankme
+from .encoder import TubeletEncoder
+from .engine import LoopConfig, fit
+from .optim import OptimConfig
+from .sigreg import sigreg
+from .world_model import WorldModel, WorldModelConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DynamicsConfig:
+    """Everything that determines the training of a world model, besides the trajectories."""
+
+    model: WorldModelConfig = field(default_factory=WorldModelConfig)
+    """Architecture."""
+    freeze_encoder: bool = False
+    """Keep the given encoder as it is and train on its cached tokens."""
+    horizon: int = 5
+    """Model steps H of a training window."""
+    teacher_weight: float = 1.0
+    """Weight of the one-step loss."""
+    rollout_weight: float = 1.0
+    """Weight of the multi-step loss."""
+    sigreg_weight: float = 0.1
+    """Weight of SIGReg (times the batch size, as in LeWM); needs latent = "vector"."""
+    sigreg_slices: int = 128
+    """Random directions per step."""
+    batch_size: int = 64
+    """Windows per step."""
+    cache_stride: int = 5
+    """Environment steps between cached observations of a frozen encoder; divides the block."""
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(
+            lr=1e-3, start_lr=0.0, final_lr=0.0, warmup=0.05, weight_decay=1e-3,
+            final_weight_decay=1e-3, clip=1.0,
+        )
+    )
+    """Optimiser and schedules."""
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    """Steps, logging and checkpoints."""
+    seed: int = 0
+    """Seed of the weights, the windows and the directions."""
+
+    def __post_init__(self) -> None:
+        for name in ("horizon", "batch_size", "sigreg_slices", "cache_stride"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
+        if self.model.latent == "tokens" and not self.freeze_encoder:
+            raise ConfigError(
+                'model.latent = "tokens" with a trained encoder would collapse: nothing keeps the '
+                'tokens apart. Use freeze_encoder = true or model.latent = "vector"'
+            )
+        if self.model.latent == "vector" and self.sigreg_weight <= 0:
+            raise ConfigError(
+                f"sigreg_weight = {self.sigreg_weight}: a learned vector collapses without it"
+            )
+        if self.model.action_block % self.cache_stride:
+            raise ConfigError(
+                f"cache_stride = {self.cache_stride} does not divide the action block "
+                f"{self.model.action_block}"
+            )
+
+
+def build(config: DynamicsConfig, encoder: TubeletEncoder | None = None) -> WorldModel:
+    """A world model with weights from the seed's stream, around ``encoder`` if one is given.
+
+    Raises:
+        ConfigError: the encoder's architecture is not the config's.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(config.seed, "weights"))
+        model = WorldModel(config.model)
+    if encoder is not None:
+        if encoder.config != config.model.encoder:
+            raise ConfigError(
+                f"the encoder is {encoder.config}, the config asks for {config.model.encoder}"
+            )
+        model.encoder.load_state_dict(encoder.state_dict())
+    model.encoder.requires_grad_(not config.freeze_encoder)
+    return model
+
+
+def latents(model: WorldModel, batch: WindowBatch, *, frozen: bool) -> Tensor:
+    """Latents ``[B, H + 1, n, d]`` of a batch of frames, or of cached tokens when ``frozen``."""
+    obs = batch.observations.to(model.token_mean.device)
+    flat = obs.flatten(0, 1)
+    tokens = flat if frozen else model.tokens(flat)
+    return model.project(tokens).unflatten(0, obs.shape[:2])
+
+
+def dynamics_losses(
+    model: WorldModel, config: DynamicsConfig, batch: WindowBatch, step: int
+) -> dict[str, Tensor]:
+    """The terms of one step: ``teacher``, ``rollout``, ``sigreg`` (vector) and ``loss``."""
+    z = latents(model, batch, frozen=config.freeze_encoder)
+    actions = batch.actions.to(z.device)
+    terms: dict[str, Tensor] = {}
+    total = z.new_zeros(())
+    if config.teacher_weight > 0:
+        terms["teacher"] = (model.predictor(z[:, :-1], actions) - z[:, 1:]).square().mean()
+        total = total + config.teacher_weight * terms["teacher"]
+    if config.rollout_weight > 0:
+        imagined = model.predictor.rollout(z[:, :1], actions)
+        terms["rollout"] = (imagined - z[:, 1:]).square().mean()
+        total = total + config.rollout_weight * terms["rollout"]
+    if config.model.latent == "vector":
+        terms["sigreg"] = sigreg(
+            z[:, :, 0].transpose(0, 1),
+            slices=config.sigreg_slices,
+            generator=torch_generator(config.seed, "sigreg", step),
+        )
+        total = total + config.sigreg_weight * terms["sigreg"]
+    terms["loss"] = total
+    return terms
+
+
+@torch.no_grad()
+def prediction_report(
+    model: WorldModel, batches: Iterable[WindowBatch], *, frozen: bool, seed: int = 0
+) -> dict[str, float]:
+    """How good is imagination on held-out windows?
+
+    Returns:
+        ``over_copy``: squared rollout error over that of copying the first latent, all H steps
+        together (under 1 beats copying); ``over_copy_1`` and ``over_copy_H``: first and last step;
+        ``shuffled``: error with the actions of other windows over error with the true ones (above
+        1: actions matter); ``latent_rank``: RankMe of the latents.
+    """
+    model.eval()
+    error, copy, wrong, seen = 0.0, 0.0, 0.0, []
+    for batch in batches:
+        z = latents(model, batch, frozen=frozen)
+        actions = batch.actions.to(z.device)
+        order = torch.randperm(len(z), generator=torch_generator(seed, "shuffle", len(seen)))
+        for name, acts in (("true", actions), ("shuffled", actions[order])):
+            gap = model.predictor.rollout(z[:, :1], acts) - z[:, 1:]
+            per_step = gap.square().mean(dim=(0, 2, 3)).double()
+            if name == "true":
+                error = error + per_step
+            else:
+                wrong = wrong + per_step
+        copy = copy + (z[:, :1] - z[:, 1:]).square().mean(dim=(0, 2, 3)).double()
+        seen.append(z.flatten(0, 1).flatten(1))
+    return {
+        "over_copy": float(error.sum() / copy.sum()),
+        "over_copy_1": float(error[0] / copy[0]),
+        "over_copy_H": float(error[-1] / copy[-1]),
+        "shuffled": float(wrong.sum() / error.sum()),
+        "latent_rank": rankme(torch.cat(seen)[:1024]),
+    }
+
+
+def train_dynamics(
+    config: DynamicsConfig,
+    batches: Callable[[int], Iterable[WindowBatch]],
+    run: RunDir,
+    *,
+    encoder: TubeletEncoder | None = None,
+    held_out: Callable[[], Iterable[WindowBatch]] | None = None,
+    standardise_on: Tensor | None = None,
+    device: str = "cpu",
+) -> WorldModel:
+    """Train (or go on training) a world model; see :func:`tubelet.vjepa.engine.fit`.
+
+    Args:
+        config: the run. batches: ``batches(first_step)`` iterates over windows: cached tokens when
+            the encoder is frozen, frames otherwise.
+        run: an open run folder; the newest checkpoint in it is resumed.
+        encoder: starting weights of the encoder; required when it is frozen.
+        held_out: windows for :func:`prediction_report`, at every report.
+        standardise_on: encoder tokens ``[M, N, D]`` that set the mean and deviation of each.
+    """
+    if config.freeze_encoder and encoder is None:
+        raise ConfigError("freeze_encoder = true needs an encoder: name a pretraining run")
+    model = build(config, encoder).to(device)
+    if standardise_on is not None:
+        model.standardise(standardise_on.to(device))
+
+    def report(batch: WindowBatch, step: int) -> dict[str, float]:
+        if held_out is None:
+            return {}
+        values = prediction_report(model, held_out(), frozen=config.freeze_encoder)
+        return {f"val/{name}": value for name, value in values.items()}
+
+    fit(
+        model,
+        run,
+        config,
+        loop=config.loop,
+        optim=config.optim,
+        batches=batches,
+        losses=lambda batch, step: dynamics_losses(model, config, batch, step),
+        report=report,
+        device=device,
+        description="dynamics",
+    )
+    return model.eval()
+
+
+def take(batches: Iterable[WindowBatch], count: int) -> list[WindowBatch]:
+    """The first ``count`` batches."""
+    return list(itertools.islice(batches, count))
+
+
+def trainable(model: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

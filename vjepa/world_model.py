@@ -1,0 +1,137 @@
+"""The world model: encode an observation, imagine what follows under actions.
+
+    frames [B, k, H, W, 3] -> TubeletEncoder -> tokens -> head -> latent [B, n, d] -> ActionPredictor
+
+An observation is one tubelet of frames, so that the latent knows velocities; a goal is the goal
+frame repeated, at rest. The head is one of
+
+* ``vector``: one vector per observation, an MLP with batch norm on all tokens (the LeWM recipe,
+  arXiv 2603.19312, with the tokens flattened rather than a class token);
+* ``tokens``: the standardised tokens themselves, average-pooled to a coarser grid if asked.
+
+Either works on an encoder that is trained with the rest or frozen (V-JEPA 2-AC's way).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..core.errors import ConfigError
+from ..core.latent import Latent
+from .action_predictor import ActionPredictor, ActionPredictorConfig
+from .encoder import EncoderConfig, TubeletEncoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldModelConfig:
+    """Architecture of a world model."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """Tubelet encoder."""
+    predictor: ActionPredictorConfig = field(default_factory=ActionPredictorConfig)
+    """Action-conditioned predictor."""
+    latent: Literal["vector", "tokens"] = "vector"
+    """One vector per observation, or a grid of tokens."""
+    latent_dim: int = 32
+    """Width d of the vector."""
+    head_width: int = 256
+    """Hidden width of the vector's MLP."""
+    pool: int = 1
+    """Tokens are averaged over pool x pool neighbours (latent = tokens)."""
+    image_size: int = 64
+    """Height and width of the frames in pixels."""
+    frame_gap: int = 3
+    """Environment steps between the frames of an observation."""
+    action_dim: int = 2
+    """Width a of the environment's action."""
+    action_block: int = 5
+    """Environment steps per model step; the block's actions are concatenated."""
+
+    def __post_init__(self) -> None:
+        grid = self.encoder.grid(self.encoder.tubelet, self.image_size, self.image_size)
+        for name in ("latent_dim", "head_width", "pool", "frame_gap", "action_dim", "action_block"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"model.{name} = {getattr(self, name)}: must be at least 1")
+        if grid.h % self.pool:
+            raise ConfigError(f"model.pool = {self.pool} does not divide the {grid.h} token rows")
+
+
+class WorldModel(nn.Module):
+    """Encoder, head and predictor; implements the planners' ``LatentDynamics`` protocol.
+
+    Attributes:
+        action_dim: A = action_block * environment action width, environment step major.
+    """
+
+    def __init__(self, config: WorldModelConfig):
+        super().__init__()
+        c = self.config = config
+        self.encoder = TubeletEncoder(c.encoder)
+        grid = c.encoder.grid(c.encoder.tubelet, c.image_size, c.image_size)
+        self.grid = (grid.h, grid.w)
+        self.register_buffer("token_mean", torch.zeros(grid.size, c.encoder.width))
+        self.register_buffer("token_std", torch.ones(grid.size, c.encoder.width))
+        if c.latent == "vector":
+            self.head: nn.Module = nn.Sequential(
+                nn.Linear(grid.size * c.encoder.width, c.head_width),
+                nn.BatchNorm1d(c.head_width),
+                nn.GELU(),
+                nn.Linear(c.head_width, c.latent_dim),
+                nn.BatchNorm1d(c.latent_dim, affine=False),
+            )
+            latent_dim, latent_grid = c.latent_dim, (1, 1)
+        else:
+            self.head = nn.Identity()
+            latent_dim, latent_grid = c.encoder.width, (grid.h // c.pool, grid.w // c.pool)
+        self.action_dim = c.action_dim * c.action_block
+        self.predictor = ActionPredictor(
+            c.predictor, latent_dim=latent_dim, action_dim=self.action_dim, grid=latent_grid
+        )
+
+    def tokens(self, frames: Tensor) -> Tensor:
+        """Encoder tokens ``[B, N, D]`` of observations uint8 ``[B, k, H, W, 3]``."""
+        return self.encoder(frames)
+
+    @torch.no_grad()
+    def standardise(self, sample: Tensor) -> None:
+        """Fit the mean and deviation of every token and channel to ``sample [M, N, D]`` tokens."""
+        self.token_mean.copy_(sample.float().mean(dim=0))
+        self.token_std.copy_(sample.float().std(dim=0).clamp_min(1e-3))
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """Latents ``[B, n, d]`` of encoder tokens ``[B, N, D]``."""
+        x = (tokens.to(self.token_mean.dtype) - self.token_mean) / self.token_std
+        if self.config.latent == "vector":
+            return self.head(x.flatten(1)).unsqueeze(1)
+        if self.config.pool == 1:
+            return x
+        grid = x.transpose(1, 2).unflatten(2, self.grid)
+        return F.avg_pool2d(grid, self.config.pool).flatten(2).transpose(1, 2)
+
+    def encode(self, obs: Mapping[str, Any]) -> Latent:
+        """The current latent ``[B, 1, n, d]`` from ``pixels`` uint8 ``[B, k, H, W, 3]``.
+
+        The k = tubelet frames are ``frame_gap`` environment steps apart, latest last.
+        """
+        pixels = self._pixels(obs)
+        return Latent(self.project(self.tokens(pixels)).unsqueeze(1))
+
+    def encode_goal(self, obs: Mapping[str, Any]) -> Latent:
+        """The goal's latent ``[B, n, d]`` from one frame ``pixels`` uint8 ``[B, H, W, 3]``."""
+        pixels = self._pixels(obs).unsqueeze(1)
+        return Latent(self.project(self.tokens(pixels.expand(-1, self.encoder.config.tubelet, -1, -1, -1))))
+
+    def rollout(self, context: Latent, actions: Tensor) -> Latent:
+        """Imagined latents ``[B, S, H, n, d]`` of candidate actions ``[B, S, H, A]``."""
+        actions = actions.to(context.tokens.dtype)
+        past = actions.new_zeros(len(actions), context.tokens.shape[1] - 1, self.action_dim)
+        return Latent(self.predictor.rollout_candidates(context.tokens, past, actions))
+
+    def _pixels(self, obs: Mapping[str, Any]) -> Tensor:
+        return torch.as_tensor(obs["pixels"]).to(self.token_mean.device)
