@@ -166,9 +166,7 @@ class ActionPredictor(nn.Module):
             out.append(latent)
         return torch.cat(out, dim=1).unflatten(0, (B, S))
 
-    def extend(
-        self, latents: Tensor, actions: Tensor, cache: Cache | None
-    ) -> tuple[Tensor, Cache]:
+    def extend(self, latents: Tensor, actions: Tensor, cache: Cache | None) -> tuple[Tensor, Cache]:
         """Predict for T new steps that follow the cached ones.
 
         Args:
@@ -232,6 +230,7 @@ def _step(
     per_step: int,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """One block over new tokens ``x [B, T * n, D]`` with cached keys and values prepended."""
+    assert isinstance(block, Block)
     ada = isinstance(block, AdaBlock)
     if ada:
         m = block.modulation(F.silu(condition)).repeat_interleave(per_step, dim=1)

@@ -77,7 +77,7 @@ class Block(nn.Module):
 
 
 def init_weights(module: nn.Module, blocks: nn.ModuleList) -> None:
-    """The V-JEPA initialisation: normal(0, .02) weights, zero biases, depth-scaled residual outputs.
+    """The V-JEPA initialisation: normal(0, .02) weights, zero biases, scaled residual outputs.
 
     The output projections of layer i (from 1) are divided by sqrt(2 i), in attention and MLP.
     """
@@ -88,5 +88,6 @@ def init_weights(module: nn.Module, blocks: nn.ModuleList) -> None:
                 nn.init.zeros_(m.bias)
     with torch.no_grad():
         for i, block in enumerate(blocks, start=1):
+            assert isinstance(block, Block)
             block.attn.proj.weight.div_(math.sqrt(2.0 * i))
             block.mlp.fc2.weight.div_(math.sqrt(2.0 * i))

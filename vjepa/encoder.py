@@ -21,7 +21,7 @@ from .positions import Grid, rope_table, sincos_table
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """Architecture of the tubelet encoder (V-JEPA, arXiv 2404.08471; V-JEPA 2, arXiv 2506.09985)."""
+    """Architecture of the tubelet encoder (V-JEPA, arXiv 2404.08471; V-JEPA 2, 2506.09985)."""
 
     width: int = 192
     """Token width D."""
@@ -68,6 +68,9 @@ class EncoderConfig:
 
 class TubeletEncoder(nn.Module):
     """Video to tokens, on the kept tubelets only. Any clip size that the tubelet divides."""
+
+    pixel_scale: Tensor
+    pixel_shift: Tensor
 
     def __init__(self, config: EncoderConfig):
         super().__init__()
@@ -116,7 +119,7 @@ class TubeletEncoder(nn.Module):
         return self.norm(x)
 
     def patchify(self, video: Tensor, grid: Grid) -> Tensor:
-        """Cut ``[B, T, H, W, 3]`` into flattened tubelets ``[B, N, tubelet * patch * patch * 3]``."""
+        """Cut ``[B, T, H, W, 3]`` into flattened tubelets ``[B, N, tubelet * patch² * 3]``."""
         c = self.config
         x = video.unflatten(3, (grid.w, c.patch)).unflatten(2, (grid.h, c.patch))
         x = x.unflatten(1, (grid.t, c.tubelet))  # [B, t, dt, h, dh, w, dw, 3]

@@ -122,9 +122,7 @@ def fit(
                 model.train()
             stop = stopping()
             if last or stop or (step + 1) % loop.save_every == 0:
-                save_checkpoint(
-                    run.path, step + 1, model=model, config=config, optimizer=optimizer
-                )
+                save_checkpoint(run.path, step + 1, model=model, config=config, optimizer=optimizer)
             bar.note(f"loss {values['train/loss']:.4f}")
             if stop and not last:
                 raise TubeletError(

@@ -54,7 +54,7 @@ def long_range() -> MaskConfig:
 
 @dataclass(frozen=True)
 class MaskBatch:
-    """Token ids for a batch: ``context`` int64 ``[B, K]`` and ``target`` int64 ``[B, M]``, sorted."""
+    """Sorted token ids of a batch: ``context`` int64 ``[B, K]`` and ``target`` int64 ``[B, M]``."""
 
     context: Tensor
     target: Tensor
@@ -92,7 +92,9 @@ def block_shape(config: MaskConfig, grid: Grid, rng: np.random.Generator) -> tup
     return height, width
 
 
-def _union(blocks: int, height: int, width: int, grid: Grid, rng: np.random.Generator) -> np.ndarray:
+def _union(
+    blocks: int, height: int, width: int, grid: Grid, rng: np.random.Generator
+) -> np.ndarray:
     """Bool ``[H, W]``: the union of randomly placed blocks, never the whole frame."""
     for _ in range(20):
         top = rng.integers(0, grid.h - height + 1, blocks)[:, None]
@@ -100,7 +102,7 @@ def _union(blocks: int, height: int, width: int, grid: Grid, rng: np.random.Gene
         rows, cols = np.arange(grid.h), np.arange(grid.w)
         in_rows = (rows >= top) & (rows < top + height)
         in_cols = (cols >= left) & (cols < left + width)
-        union = (in_rows[:, :, None] & in_cols[:, None, :]).any(axis=0)
+        union = np.logical_or.reduce(in_rows[:, :, None] & in_cols[:, None, :], axis=0)
         if not union.all():
             return union
     union[rng.integers(grid.h), rng.integers(grid.w)] = False  # twenty full covers: open one tube
@@ -108,7 +110,7 @@ def _union(blocks: int, height: int, width: int, grid: Grid, rng: np.random.Gene
 
 
 def _equalise(chosen: np.ndarray, steps: int, rngs: list[np.random.Generator]) -> np.ndarray:
-    """Ids int64 ``[B, steps * k]`` of chosen ``[B, H * W]`` tubes, uniformly cut to the least count."""
+    """Ids int64 ``[B, steps * k]`` of the chosen ``[B, H * W]`` tubes, cut to the least count."""
     area = chosen.shape[1]
     k = int(chosen.sum(axis=1).min()) * steps
     out = np.empty((len(rngs), k), dtype=np.int64)

@@ -100,4 +100,6 @@ def ema_update(target: nn.Module, source: nn.Module, momentum: float) -> None:
     """``target <- momentum * target + (1 - momentum) * source`` over parameters, in place."""
     pairs = zip(target.parameters(), source.parameters(), strict=True)
     targets, sources = zip(*pairs, strict=True)
-    torch._foreach_lerp_(list(targets), list(sources), 1.0 - momentum)
+    torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+        list(targets), list(sources), 1.0 - momentum
+    )

@@ -29,7 +29,7 @@ class Rotation:
     """Rotary positions for one set of tokens: rotates adjacent channel pairs of q and k.
 
     Args:
-        cos, sin: ``[N, d]`` or ``[B, 1, N, d]``, each angle repeated for the two channels of a pair.
+        cos, sin: ``[N, d]`` or ``[B, 1, N, d]``, each angle twice: once per channel of a pair.
     """
 
     def __init__(self, cos: Tensor, sin: Tensor):
@@ -53,10 +53,11 @@ def rope_axis_width(head_width: int) -> int:
 
 @lru_cache(maxsize=64)
 def rope_table(grid: Grid, head_width: int, device: torch.device | str = "cpu") -> Rotation:
-    """3-D rotary table of a grid, ``[N, head_width]``, float32 (V-JEPA 2's layout [t | h | w | rest]).
+    """3-D rotary table of a grid, ``[N, head_width]``, float32, laid out [t | h | w | rest].
 
     Angles are ``position * 10000^(-i / (d/2))`` per axis with d channels; pairs are adjacent
-    channels (the flavour of V-JEPA 2.1). Positions are token indices, so other grids extrapolate.
+    channels (V-JEPA 2's layout, the pairing of V-JEPA 2.1).
+    Positions are token indices, so other grids extrapolate.
     """
     with torch.inference_mode(False):  # a cached inference tensor could not be trained through
         return _rope_table(grid, head_width, device)
