@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..core.errors import ConfigError
 from .blocks import Block, init_weights
-from .positions import Grid, Rotation, rope_table
+from .positions import Grid, Rotation, check_rope, rope_table
 
 Cache = list[tuple[Tensor, Tensor]]
 
@@ -46,6 +46,7 @@ class ActionPredictorConfig:
                 f"predictor.width = {self.width}, depth = {self.depth}, heads = {self.heads}: all "
                 f"must be positive and heads divide the width (nearest width: {near})"
             )
+        check_rope("predictor", self.width, self.heads)
 
 
 class AdaBlock(Block):

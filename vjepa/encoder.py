@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..core.errors import ConfigError
 from .blocks import Block, init_weights
-from .positions import Grid, rope_table, sincos_table
+from .positions import Grid, check_rope, rope_table, sincos_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,8 @@ class EncoderConfig:
                 f"encoder.width = {self.width} is not divisible by heads = {self.heads}; "
                 f"the nearest width that is: {near}"
             )
+        if self.position == "rope":
+            check_rope("encoder", self.width, self.heads)
 
     def grid(self, frames: int, height: int, width: int) -> Grid:
         """The token grid of a clip. Raises ConfigError naming the nearest valid size."""

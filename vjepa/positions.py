@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..core.errors import ConfigError
+
 
 class Grid(NamedTuple):
     """Tokens along time, height and width."""
@@ -49,6 +51,16 @@ class Rotation:
 def rope_axis_width(head_width: int) -> int:
     """Channels of a head that rotate with each of the three axes; the rest is left alone."""
     return 2 * ((head_width // 3) // 2)
+
+
+def check_rope(name: str, width: int, heads: int) -> None:
+    """Raise ConfigError unless heads of ``width / heads`` channels can carry rotary positions."""
+    head = width // heads
+    if head % 2 or rope_axis_width(head) == 0:
+        raise ConfigError(
+            f"{name}: width {width} over {heads} heads gives heads of {head} channels; rotary 3-D "
+            "positions need an even number of at least 6: use fewer heads or another width"
+        )
 
 
 @lru_cache(maxsize=64)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..core.errors import ConfigError
 from .blocks import Block, init_weights
-from .positions import Grid, rope_table, sincos_table
+from .positions import Grid, check_rope, rope_table, sincos_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,8 @@ class PredictorConfig:
                 f"predictor.width = {self.width} is not divisible by heads = {self.heads}; "
                 f"the nearest width that is: {near}"
             )
+        if self.position == "rope":
+            check_rope("predictor", self.width, self.heads)
 
 
 class MaskedPredictor(nn.Module):
