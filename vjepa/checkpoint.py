@@ -49,7 +49,8 @@ def save_checkpoint(
     final = folder / f"step-{step:08d}"
     temporary = folder / f".{final.name}.tmp"
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for left_over in folder.glob(".step-*.tmp"):  # of a killed save
+            shutil.rmtree(left_over, ignore_errors=True)
         temporary.mkdir(parents=True)
         moments = {} if optimizer is None else _optimizer_tensors(optimizer)
         save_file(_plain(model.state_dict()), temporary / "model.safetensors")
@@ -64,7 +65,8 @@ def save_checkpoint(
         temporary.rename(final)
         _fsync(folder)
         atomic_write_text(folder / "latest", final.name + "\n")
-        for old in sorted(folder.glob("step-*"))[:-keep]:
+        # A later step may lie here that was never named latest (killed in between): not counted.
+        for old in [p for p in sorted(folder.glob("step-*")) if p.name <= final.name][:-keep]:
             shutil.rmtree(old)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -104,7 +106,12 @@ def load_config(path: Path, cls: type[C]) -> C:
     stored = _state(path)["config"]
     if stored != cls.__name__:
         raise CheckpointError(f"{path} holds a {stored}, not a {cls.__name__}")
-    return from_toml(cls, (path / "config.toml").read_text(), source=str(path / "config.toml"))
+    file = path / "config.toml"
+    try:
+        text = file.read_text()
+    except OSError as error:
+        raise CheckpointError(f"cannot read {file}: {error.strerror}") from error
+    return from_toml(cls, text, source=str(file))
 
 
 def load_checkpoint(
@@ -171,10 +178,13 @@ def _load_optimizer(
         number, name = key.split(".", 1)
         moments.setdefault(int(number), {})[name] = value
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for i, parameter in enumerate(parameters):
-        shape = moments.get(i, {}).get("exp_avg", torch.empty(0)).shape
-        if moments and shape != parameter.shape:
-            raise CheckpointError(f"{path}: the optimiser's moments {i} have shape {list(shape)}")
+    for i, moment in moments.items():  # parameters that never had a gradient have no moments
+        shape = moment["exp_avg"].shape
+        if i >= len(parameters) or shape != parameters[i].shape:
+            raise CheckpointError(
+                f"{path}: the optimiser's moments {i}, of shape {list(shape)}, fit no parameter; "
+                "was it saved with other parts frozen?"
+            )
     packed = optimizer.state_dict()
     packed["state"] = moments
     optimizer.load_state_dict(packed)
