@@ -77,12 +77,13 @@ def window_batches(
         DatasetError: no episode is as long as a window.
     """
     lengths = np.diff(offsets)
-    last = lengths[np.asarray(episodes)] - 1 - horizon * block  # latest start
-    long_enough = np.asarray(episodes)[last >= 0]
+    numbers = np.asarray(episodes, dtype=np.int64)
+    last = lengths[numbers] - 1 - horizon * block  # latest start
+    long_enough = numbers[last >= 0]
     if len(long_enough) == 0:
         raise DatasetError(
             f"no episode has the {horizon * block + 1} frames of a window (horizon {horizon} x "
-            f"block {block}); the longest has {int(lengths.max(initial=0))}"
+            f"block {block}); the longest has {int(lengths[numbers].max(initial=0))}"
         )
     starts = (lengths - 1 - horizon * block) // stride + 1
     share = starts[long_enough] / starts[long_enough].sum()

@@ -40,8 +40,11 @@ def ridge_r2(features: Tensor, targets: Tensor, *, penalty: float = 1e-2) -> flo
 
     Returns:
         R² averaged over targets with variance; 1 is perfect, 0 is the mean, negative is worse.
+        0 for fewer than four samples, which cannot tell.
     """
     half = len(features) // 2
+    if half < 2:
+        return 0.0
     x, y = features.double(), targets.double()
     mean, scale = x[:half].mean(0), x[:half].std(0).clamp_min(1e-6)
     x = (x - mean) / scale

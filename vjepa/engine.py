@@ -89,6 +89,7 @@ def fit(
         first = load_checkpoint(checkpoint, model=model, optimizer=optimizer)
         run.truncate_after(first - 1)
     if first >= loop.steps:
+        model.eval()
         return first
     model.train()
     stream = iter(batches(first))

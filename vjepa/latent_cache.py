@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.errors import ConfigError
+from ..core.errors import ConfigError, DatasetError
 from ..core.io import atomic_path, atomic_write_json
 from ..core.progress import progress
 from ..datasets.windows import FramePairs
@@ -54,6 +55,9 @@ def cache_latents(
         stride: environment steps between cached observations. source: names the frames (a changed
             source is another cache).
         batch_size: observations per forward pass.
+
+    Raises:
+        DatasetError: the cache cannot be written (disk full, say).
     """
     counts = (np.diff(observe.offsets) - 1) // stride + 1
     offsets = np.concatenate([[0], np.cumsum(counts)])
@@ -66,19 +70,36 @@ def cache_latents(
         return LatentCache(path, offsets, stride)
     episode = np.repeat(np.arange(len(counts)), counts)
     step = (np.arange(offsets[-1]) - offsets[:-1][episode]) * stride
-    shape = encoder(observe(episode[:1], step[:1, None])[:, 0].to(device)).shape[1:]
-    with atomic_path(path) as temporary, torch.inference_mode():
-        out = np.lib.format.open_memmap(
-            temporary, mode="w+", dtype=np.float16, shape=(len(episode), *shape)
-        )
-        for first in progress(range(0, len(episode), batch_size), "cache latents"):
-            rows = slice(first, first + batch_size)
-            frames = observe(episode[rows], step[rows, None])[:, 0].to(device)
-            out[rows] = encoder(frames).half().cpu().numpy()
-        out.flush()
-        del out
-    atomic_write_json(path.with_suffix(".json"), key)
+
+    def encode(rows: slice) -> np.ndarray:
+        frames = observe(episode[rows], step[rows, None])[:, 0].to(device)
+        return encoder(frames).half().cpu().numpy()
+
+    try:
+        with atomic_path(path) as temporary, torch.inference_mode():
+            shape = (len(episode), *encode(slice(0, 1)).shape[1:])
+            out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+            _reserve(temporary)
+            for first in progress(range(0, len(episode), batch_size), "cache latents"):
+                rows = slice(first, first + batch_size)
+                out[rows] = encode(rows)
+            out.flush()
+            del out
+        atomic_write_json(path.with_suffix(".json"), key)
+    except OSError as error:
+        raise DatasetError(
+            f"cannot write the latent cache {path}: {error.strerror}; free some space, fix the "
+            "folder's permissions or name another"
+        ) from error
     return LatentCache(path, offsets, stride)
+
+
+def _reserve(path: Path) -> None:
+    """Take the file's disk space now: a full disk would kill the process that writes to a map."""
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
+    with open(path, "r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _digest(encoder: TubeletEncoder) -> str:
