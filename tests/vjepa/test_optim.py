@@ -1,0 +1,120 @@
+"""Schedules as functions of the step, parameter groups, and the moving average."""
+
+import copy
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+from tubelet.core.errors import ConfigError
+from tubelet.vjepa.optim import (
+    OptimConfig,
+    ema_momentum,
+    ema_update,
+    learning_rate,
+    make_optimizer,
+    set_schedule,
+    weight_decay,
+)
+
+STEPS = 100
+CONFIG = OptimConfig(lr=1.0, start_lr=0.2, final_lr=0.1, warmup=0.1)
+
+
+def with_schedule(schedule):
+    return OptimConfig(lr=1.0, start_lr=0.2, final_lr=0.1, warmup=0.1, schedule=schedule)
+
+
+def test_warm_up_is_linear_and_meets_the_peak():
+    rates = [learning_rate(CONFIG, step, STEPS) for step in range(11)]
+    assert rates == pytest.approx([0.2 + 0.08 * step for step in range(11)])
+
+
+@pytest.mark.parametrize(
+    ("schedule", "halfway", "end"),
+    [("cosine", 0.55, 0.1), ("linear", 0.55, 0.1), ("constant", 1.0, 1.0)],
+)
+def test_after_the_warm_up(schedule, halfway, end):
+    config = with_schedule(schedule)
+    assert learning_rate(config, 10, STEPS) == pytest.approx(1.0)
+    assert learning_rate(config, 55, STEPS) == pytest.approx(halfway)
+    assert learning_rate(config, 100, STEPS) == pytest.approx(end)
+    rates = [learning_rate(config, step, STEPS) for step in range(10, 101)]
+    assert all(a >= b for a, b in itertools.pairwise(rates))
+
+
+def test_cosine_leaves_the_peak_more_slowly_than_a_line():
+    assert learning_rate(with_schedule("cosine"), 20, STEPS) > learning_rate(
+        with_schedule("linear"), 20, STEPS
+    )
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("warmup", [0.0, 0.5, 1.0])
+def test_shortest_runs(steps, warmup):
+    config = OptimConfig(warmup=warmup)
+    rates = [learning_rate(config, step, steps) for step in range(steps)]
+    assert all(0 < rate <= config.lr for rate in rates)
+
+
+def test_weight_decay_goes_by_a_cosine():
+    config = OptimConfig(weight_decay=0.04, final_weight_decay=0.4)
+    got = [weight_decay(config, step, STEPS) for step in (0, 50, 100)]
+    assert got == pytest.approx([0.04, 0.22, 0.4])
+
+
+def test_momentum_goes_by_a_line():
+    assert [ema_momentum(0.9, 1.0, step, 10) for step in (0, 5, 10)] == pytest.approx(
+        [0.9, 0.95, 1]
+    )
+
+
+def test_only_matrices_are_decayed_and_frozen_parameters_left_out():
+    module = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+    module[2].requires_grad_(False)
+    optimizer = make_optimizer(module, OptimConfig())
+    set_schedule(optimizer, OptimConfig(weight_decay=0.3, final_weight_decay=0.3), 0, STEPS)
+    decayed, plain = optimizer.param_groups
+    assert [p.shape for p in decayed["params"]] == [(4, 3)]
+    assert [p.shape for p in plain["params"]] == [(4,), (4,), (4,)]
+    assert decayed["weight_decay"] == pytest.approx(0.3)
+    assert plain["weight_decay"] == 0
+
+
+def test_decay_shrinks_matrices_by_the_decoupled_rule():
+    module = nn.Linear(3, 3)
+    before = copy.deepcopy(module)
+    config = OptimConfig(lr=0.1, start_lr=0.1, warmup=0, weight_decay=0.5, final_weight_decay=0.5)
+    optimizer = make_optimizer(module, config)
+    assert set_schedule(optimizer, config, 0, STEPS) == pytest.approx(0.1)
+    for parameter in module.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    assert torch.allclose(module.weight, before.weight * (1 - 0.1 * 0.5))
+    assert torch.equal(module.bias, before.bias)
+
+
+def test_moving_average_closed_form():
+    target, source = nn.Linear(4, 3), nn.Linear(4, 3)
+    first, online = copy.deepcopy(target.weight), source.weight
+    for _ in range(7):
+        ema_update(target, source, 0.9)
+    assert torch.allclose(target.weight, 0.9**7 * first + (1 - 0.9**7) * online, atol=1e-6)
+
+
+def test_moving_average_at_its_ends():
+    target, source = nn.Linear(4, 3), nn.Linear(4, 3)
+    before = copy.deepcopy(target.state_dict())
+    ema_update(target, source, 1.0)
+    assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
+    ema_update(target, source, 0.0)
+    for mine, theirs in zip(target.parameters(), source.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert source.weight.grad is None
+
+
+@pytest.mark.parametrize("bad", [{"lr": -1.0}, {"warmup": 1.5}, {"clip": -0.1}])
+def test_impossible_configs(bad):
+    with pytest.raises(ConfigError, match="optim"):
+        OptimConfig(**bad)
