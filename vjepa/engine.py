@@ -87,7 +87,7 @@ def fit(
     checkpoint = latest_checkpoint(run.path)
     if checkpoint is not None:
         first = load_checkpoint(checkpoint, model=model, optimizer=optimizer)
-        run.truncate_after(first - 1)
+    run.truncate_after(first - 1)  # everything, if it was killed before its first checkpoint
     if first >= loop.steps:
         model.eval()
         return first
