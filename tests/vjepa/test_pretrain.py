@@ -1,0 +1,205 @@
+"""V-JEPA pretraining: its loss by hand, its target encoder, and exact resumption."""
+
+import itertools
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tubelet.core.errors import ConfigError
+from tubelet.core.rng import torch_generator
+from tubelet.core.run import RunDir, read_metrics
+from tubelet.vjepa.encoder import EncoderConfig
+from tubelet.vjepa.engine import LoopConfig
+from tubelet.vjepa.masks import sample_masks
+from tubelet.vjepa.optim import OptimConfig
+from tubelet.vjepa.predictor import PredictorConfig
+from tubelet.vjepa.pretrain import (
+    PretrainConfig,
+    build,
+    collapse_report,
+    masked_losses,
+    pretrain,
+)
+
+
+def config(**changes):
+    settings = {
+        "encoder": EncoderConfig(width=24, depth=1, heads=2, patch=4),
+        "predictor": PredictorConfig(width=12, depth=1, heads=2),
+        "optim": OptimConfig(lr=3e-3, start_lr=1e-3),
+        "loop": LoopConfig(steps=8, log_every=1, report_every=3, save_every=3),
+        "batch_size": 4,
+        "ema": (0.9, 1.0),
+    }
+    return PretrainConfig(**{**settings, **changes})
+
+
+def video(step, batch=4):
+    """Bright squares at random places on a dark ground, moving right: uint8 [B, 4, 16, 16, 3]."""
+    generator = torch_generator(0, "video", step)
+    top, left = (torch.randint(0, 8, (batch,), generator=generator) for _ in range(2))
+    clips = torch.full((batch, 4, 16, 16, 3), 30, dtype=torch.uint8)
+    for b, t in itertools.product(range(batch), range(4)):
+        clips[b, t, top[b] : top[b] + 6, left[b] + t : left[b] + t + 6] = 220
+    return clips
+
+
+def batches(first):
+    return (SimpleNamespace(video=video(step)) for step in itertools.count(first))
+
+
+@pytest.mark.parametrize("exponent", [1.0, 2.0])
+def test_the_loss_by_hand(exponent):
+    cfg = config(loss_exponent=exponent)
+    model = build(cfg)
+    clips, step = video(0), 5
+    got = masked_losses(model, cfg, clips, step)
+    grid = cfg.encoder.grid(4, 16, 16)
+    by_hand = []
+    for index, (name, kind) in enumerate((("short", cfg.short), ("long", cfg.long))):
+        masks = sample_masks(kind, grid, 4, seed=cfg.seed, name=name, first_sample=20)
+        context = model.encoder(clips, keep=masks.context)
+        predicted = model.predictor(context, masks.context, masks.target, grid, index)
+        whole = model.target(clips)
+        whole = (whole - whole.mean(-1, keepdim=True)) / (
+            whole.var(-1, unbiased=False, keepdim=True) + 1e-5
+        ).sqrt()
+        wanted = torch.stack([whole[b, masks.target[b]] for b in range(4)])
+        by_hand.append(((predicted - wanted).abs() ** exponent).mean() / exponent)
+        assert torch.allclose(got[name], by_hand[-1], atol=1e-5)
+    assert torch.allclose(got["loss"], sum(by_hand) / 2, atol=1e-5)
+
+
+def test_the_target_encoder_starts_equal_and_gets_no_gradient():
+    cfg = config()
+    model = build(cfg)
+    online, target = model.encoder.state_dict(), model.target.state_dict()
+    assert all(torch.equal(online[name], target[name]) for name in online)
+    masked_losses(model, cfg, video(0), 0)["loss"].backward()
+    assert all(parameter.grad is None for parameter in model.target.parameters())
+    for part in (model.encoder, model.predictor):
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
+
+
+def test_targets_are_layer_normed_over_the_whole_clip():
+    model = build(config())
+    targets = model.targets(video(0))
+    assert targets.shape == (4, 32, 24)
+    assert not targets.requires_grad
+    assert torch.allclose(targets, F.layer_norm(model.target(video(0)), (24,)), atol=1e-6)
+
+
+def test_weights_come_from_the_seed_and_leave_the_global_generator_alone():
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    a, b, c = build(config()), build(config()), build(config(seed=1))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(a.predictor.embed.weight, b.predictor.embed.weight)
+    assert not torch.equal(a.predictor.embed.weight, c.predictor.embed.weight)
+
+
+def run(folder, cfg=None, resume=False, **changes):
+    cfg = cfg or config()
+    with RunDir.create(folder, cfg, resume=resume) as opened:
+        return pretrain(cfg, batches, opened, **changes)
+
+
+def metrics(folder):
+    return [
+        {k: v for k, v in line.items() if k != "train/wait_share"} for line in read_metrics(folder)
+    ]
+
+
+class Cut(BaseException):
+    """A power cut."""
+
+
+def test_a_run_that_was_cut_and_resumed_equals_one_left_alone(tmp_path):
+    whole = run(tmp_path / "whole")
+
+    def breaks(clips, generator):
+        breaks.calls += 1
+        if breaks.calls == 6:
+            raise Cut
+        return clips
+
+    breaks.calls = 0
+    with pytest.raises(Cut):
+        run(tmp_path / "cut", augment=breaks)
+    resumed = run(tmp_path / "cut", resume=True)
+    a, b = whole.state_dict(), resumed.state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert metrics(tmp_path / "whole") == metrics(tmp_path / "cut")
+
+
+def test_the_target_follows_by_the_scheduled_momentum(tmp_path):
+    frozen = run(tmp_path / "frozen", config(ema=(1.0, 1.0)))
+    start = build(config())
+    a, b = frozen.target.state_dict(), start.target.state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    copied = run(tmp_path / "copied", config(ema=(0.0, 0.0)))
+    a, b = copied.target.state_dict(), copied.encoder.state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    one = config(ema=(0.75, 0.75), loop=LoopConfig(steps=1))
+    after = run(tmp_path / "one", one)
+    for name, value in after.target.state_dict().items():
+        wanted = 0.75 * start.target.state_dict()[name] + 0.25 * after.encoder.state_dict()[name]
+        assert torch.allclose(value, wanted, atol=1e-6)
+
+
+def test_diagnostics_are_logged_and_finite(tmp_path):
+    run(tmp_path / "run", probe=lambda encoder: {"probe/r2": 0.5})
+    lines = [line for line in metrics(tmp_path / "run") if "clip_std" in line]
+    assert [line["step"] for line in lines] == [0, 3, 6, 7]
+    names = {"target_std", "prediction_std", "target_rank", "pixel_r2", "loss_over_mean"}
+    assert names | {"probe/r2"} <= lines[0].keys()
+    assert all(value is not None for line in lines for value in line.values())
+
+
+def test_augmentation_draws_from_the_steps_own_generator(tmp_path):
+    seen = {}
+
+    def augment(clips, generator):
+        seen[len(seen)] = torch.rand(1, generator=generator).item()
+        return clips.flip(3)
+
+    run(tmp_path / "run", config(loop=LoopConfig(steps=3)), augment=augment)
+    wanted = [torch.rand(1, generator=torch_generator(0, "augment", s)).item() for s in range(3)]
+    assert list(seen.values()) == wanted
+
+
+def test_training_predicts_better_than_the_mean(tmp_path):
+    cfg = config(
+        ema=(0.99, 0.99),
+        optim=OptimConfig(lr=3e-3, start_lr=1e-3, final_lr=1e-4),
+        loop=LoopConfig(steps=120, log_every=200, report_every=200, save_every=200),
+    )
+    model = run(tmp_path / "run", cfg)
+    with torch.no_grad():
+        before = collapse_report(build(cfg), cfg, video(10_000, batch=32), 0)
+        after = collapse_report(model, cfg, video(10_000, batch=32), 0)
+    assert after["loss_over_mean"] < 0.8 * before["loss_over_mean"]
+    assert after["loss_over_mean"] < 1
+    assert after["clip_std"] > 0.1
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"batch_size": 0}, "batch_size = 0"),
+        ({"ema": (0.9, 1.1)}, "ema"),
+        ({"loss_exponent": 0.5}, "loss_exponent"),
+        ({"predictor": PredictorConfig(mask_tokens=1)}, "mask_tokens"),
+    ],
+)
+def test_impossible_configs(bad, message):
+    with pytest.raises(ConfigError, match=message):
+        PretrainConfig(**bad)
+
+
+def test_clips_the_tubelet_does_not_divide():
+    cfg = config()
+    with pytest.raises(ConfigError, match="nearest valid height: 16"):
+        masked_losses(build(cfg), cfg, torch.zeros(4, 4, 17, 16, 3, dtype=torch.uint8), 0)

@@ -1,0 +1,155 @@
+"""The world model as planners see it."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tubelet.core.errors import ConfigError
+from tubelet.core.latent import Latent
+from tubelet.vjepa.action_predictor import ActionPredictorConfig
+from tubelet.vjepa.encoder import EncoderConfig
+from tubelet.vjepa.world_model import WorldModel, WorldModelConfig
+
+LATENTS = pytest.mark.parametrize("latent", ["vector", "tokens"])
+
+
+def config(**changes):
+    settings = {
+        "encoder": EncoderConfig(width=12, depth=1, heads=1, patch=4),
+        "predictor": ActionPredictorConfig(width=16, depth=1, heads=2),
+        "latent_dim": 6,
+        "head_width": 8,
+        "image_size": 16,
+        "action_block": 3,
+    }
+    return WorldModelConfig(**{**settings, **changes})
+
+
+def make(**changes):
+    torch.manual_seed(0)
+    model = WorldModel(config(**changes))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def pixels(*shape):
+    return np.random.default_rng(0).integers(0, 256, (*shape, 16, 16, 3), dtype=np.uint8)
+
+
+@LATENTS
+@torch.no_grad()
+def test_shapes_of_the_protocol(latent):
+    model = make(latent=latent, pool=2 if latent == "tokens" else 1)
+    tokens, width = (1, 6) if latent == "vector" else (4, 12)
+    context = model.encode({"pixels": pixels(3, 2)})
+    goal = model.encode_goal({"pixels": pixels(3)})
+    future = model.rollout(context, torch.zeros(3, 5, 4, 6))
+    assert model.action_dim == 6
+    assert context.tokens.shape == (3, 1, tokens, width)
+    assert goal.tokens.shape == (3, tokens, width)
+    assert future.tokens.shape == (3, 5, 4, tokens, width)
+
+
+@LATENTS
+@torch.no_grad()
+def test_a_goal_is_an_observation_at_rest(latent):
+    model = make(latent=latent)
+    frame = pixels(2)
+    still = np.stack([frame, frame], axis=1)
+    goal = model.encode_goal({"pixels": frame}).tokens
+    assert torch.equal(goal, model.encode({"pixels": still}).tokens[:, 0])
+    moving = np.stack([frame[::-1], frame], axis=1)
+    assert not torch.allclose(goal, model.encode({"pixels": moving}).tokens[:, 0], atol=1e-3)
+
+
+@LATENTS
+@torch.no_grad()
+def test_problems_of_a_batch_do_not_meet(latent):
+    model = make(latent=latent)
+    frames, actions = pixels(3, 2), torch.rand(3, 4, 2, 6)
+    together = model.rollout(model.encode({"pixels": frames}), actions).tokens
+    for b in range(3):
+        alone = model.encode({"pixels": frames[b : b + 1]})
+        assert torch.allclose(
+            model.rollout(alone, actions[b : b + 1]).tokens[0], together[b], atol=1e-5
+        )
+
+
+@torch.no_grad()
+def test_a_rollout_is_the_predictors():
+    model = make(latent="tokens")
+    context = model.encode({"pixels": pixels(1, 2)})
+    actions = torch.rand(1, 2, 3, 6)
+    got = model.rollout(context, actions).tokens
+    for s in range(2):
+        wanted = model.predictor.rollout(context.tokens, actions[:, s])
+        assert torch.allclose(got[:, s], wanted, atol=1e-5)
+
+
+@torch.no_grad()
+def test_actions_of_double_precision_are_taken():
+    model = make()
+    context = model.encode({"pixels": pixels(1, 2)})
+    assert model.rollout(context, torch.zeros(1, 1, 2, 6).double()).tokens.dtype == torch.float32
+
+
+@torch.no_grad()
+def test_standardised_tokens_have_no_mean_and_unit_deviation():
+    model = make(latent="tokens")
+    sample = 5 + 3 * torch.randn(200, 16, 12)
+    sample[:, 3, 4] = 2.0  # a constant channel must not blow up
+    model.standardise(sample.half())
+    latents = model.project(sample.half())
+    assert torch.allclose(latents.mean(0), torch.zeros(16, 12), atol=1e-3)
+    std = latents.std(0)
+    assert std[3, 4] == 0
+    std[3, 4] = 1
+    assert torch.allclose(std, torch.ones(16, 12), atol=1e-3)
+
+
+def test_the_statistics_are_saved_with_the_weights():
+    assert {"token_mean", "token_std"} <= make().state_dict().keys()
+
+
+@torch.no_grad()
+def test_pooled_tokens_are_means_of_neighbours_in_row_order():
+    model = make(latent="tokens", pool=2)
+    tokens = torch.randn(2, 16, 12)
+    got = model.project(tokens)
+    grid = tokens.view(2, 4, 4, 12)
+    for i in range(2):
+        for j in range(2):
+            wanted = grid[:, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].mean(dim=(1, 2))
+            assert torch.allclose(got[:, 2 * i + j], wanted, atol=1e-6)
+
+
+def test_vectors_are_batch_normed_in_training():
+    model = make().train()
+    latents = model.project(torch.randn(64, 16, 12))
+    assert torch.allclose(latents.mean(dim=(0, 1)), torch.zeros(6), atol=1e-5)
+    assert torch.allclose(latents.std(dim=0, unbiased=False), torch.ones(1, 6), atol=1e-3)
+
+
+@torch.no_grad()
+def test_a_cost_of_zero_exactly_at_the_goal():
+    model = make()
+    goal = model.encode_goal({"pixels": pixels(2)})
+    assert isinstance(goal, Latent)
+    assert F.mse_loss(goal.tokens, model.encode_goal({"pixels": pixels(2)}).tokens) == 0
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"image_size": 18}, "nearest valid height: 16"),
+        ({"pool": 3, "latent": "tokens"}, "pool = 3 does not divide"),
+        ({"action_block": 0}, "action_block = 0"),
+        ({"latent_dim": 0}, "latent_dim = 0"),
+    ],
+)
+def test_impossible_configs(bad, message):
+    with pytest.raises(ConfigError, match=message):
+        config(**bad)
