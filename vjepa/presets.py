@@ -1,0 +1,206 @@
+"""Named configs: encoders from a CPU demo to ViT-g, and three kinds of world model.
+
+>>> preset("nano").encoder.width
+96
+>>> preset("nanno")
+Traceback (most recent call last):
+tubelet.core.errors.ConfigError: unknown preset 'nanno'; did you mean 'nano'? ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..core.config import did_you_mean
+from ..core.errors import ConfigError
+from ..datasets.clips import ClipConfig
+from .action_predictor import ActionPredictorConfig
+from .dynamics import DynamicsConfig
+from .encoder import EncoderConfig
+from .engine import LoopConfig
+from .optim import OptimConfig
+from .predictor import PredictorConfig
+from .pretrain import PretrainConfig
+from .world_model import WorldModelConfig
+
+# --- pretraining, small machines --------------------------------------------------------------
+
+
+def debug() -> PretrainConfig:
+    """Seconds on a CPU, for 32-pixel clips: to see that everything runs."""
+    return PretrainConfig(
+        encoder=EncoderConfig(width=48, depth=1, heads=3, patch=8),
+        predictor=PredictorConfig(width=48, depth=1, heads=3),
+        optim=OptimConfig(lr=1e-3, clip=1.0),
+        loop=LoopConfig(steps=20, log_every=1, report_every=10, save_every=10),
+        batch_size=4,
+        ema=(0.99, 0.99),
+    )
+
+
+def nano() -> PretrainConfig:
+    """Minutes on a 2-core CPU, for 64-pixel clips of simulated scenes."""
+    return PretrainConfig(
+        encoder=EncoderConfig(width=96, depth=4, heads=3, patch=8),
+        predictor=PredictorConfig(width=96, depth=3, heads=3),
+        optim=OptimConfig(lr=1e-3, start_lr=1e-4, final_lr=1e-5, clip=1.0),
+        loop=LoopConfig(steps=1500, report_every=250, save_every=500),
+        batch_size=16,
+        ema=(0.99, 0.999),
+    )
+
+
+# --- pretraining, published sizes -------------------------------------------------------------
+# ViT sizes and the V-JEPA 2 schedule: warm-up from 1e-4 to 5.25e-4 over 12,000 of 240,000 steps,
+# then constant; weight decay .04; momentum .99925; 24 clips per device (3072 over 128 devices, so
+# scale the learning rate down on fewer).
+
+
+def tiny() -> PretrainConfig:
+    """ViT-Ti, 5.6 M parameters: one small GPU, 128-pixel clips."""
+    return _published(192, 12, 3, predictor=PredictorConfig(width=192, depth=6, heads=6))
+
+
+def small() -> PretrainConfig:
+    """ViT-S, 21.9 M parameters: one GPU, 128-pixel clips."""
+    return _published(384, 12, 6, predictor=PredictorConfig(width=192, depth=6, heads=6))
+
+
+def base() -> PretrainConfig:
+    """ViT-B, 86.2 M parameters."""
+    return _published(768, 12, 12)
+
+
+def large() -> PretrainConfig:
+    """ViT-L, 304 M parameters."""
+    return _published(1024, 24, 16)
+
+
+def huge() -> PretrainConfig:
+    """ViT-H, 632 M parameters."""
+    return _published(1280, 32, 16)
+
+
+def giant() -> PretrainConfig:
+    """ViT-g, 1.01 B parameters."""
+    return _published(1408, 40, 22, mlp_ratio=48 / 11)
+
+
+def _published(
+    width: int,
+    depth: int,
+    heads: int,
+    *,
+    mlp_ratio: float = 4.0,
+    predictor: PredictorConfig | None = None,
+) -> PretrainConfig:
+    return PretrainConfig(
+        encoder=EncoderConfig(width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio),
+        predictor=predictor or PredictorConfig(width=384, depth=12, heads=12),
+        optim=OptimConfig(
+            lr=5.25e-4,
+            start_lr=1e-4,
+            warmup=0.05,
+            schedule="constant",
+            weight_decay=0.04,
+            final_weight_decay=0.04,
+        ),
+        loop=LoopConfig(
+            steps=240_000, log_every=50, report_every=1000, save_every=1000, precision="bf16"
+        ),
+        batch_size=24,
+        ema=(0.99925, 0.99925),
+    )
+
+
+PRESETS: dict[str, Callable[[], PretrainConfig]] = {
+    "debug": debug,
+    "nano": nano,
+    "tiny": tiny,
+    "small": small,
+    "base": base,
+    "large": large,
+    "huge": huge,
+    "giant": giant,
+}
+
+
+def preset(name: str) -> PretrainConfig:
+    """The pretraining config called ``name``. Raises ConfigError with the nearest name."""
+    return _find(PRESETS, name)()
+
+
+def clips(name: str) -> ClipConfig:
+    """The clips that preset ``name`` was made for. Raises ConfigError with the nearest name."""
+    _find(PRESETS, name)
+    if name == "debug":
+        return ClipConfig(frames=4, size=32)
+    if name == "nano":
+        return ClipConfig(frames=6, frame_step=3, size=64)
+    return ClipConfig(frames=16, fps=4, size=128 if name in ("tiny", "small") else 256)
+
+
+# --- world models -----------------------------------------------------------------------------
+
+
+def vjepa_vector(encoder: EncoderConfig) -> DynamicsConfig:
+    """One learned vector per observation on a frozen encoder's cached tokens (with SIGReg)."""
+    return DynamicsConfig(
+        model=WorldModelConfig(
+            encoder=encoder,
+            latent="vector",
+            latent_dim=32,
+            predictor=ActionPredictorConfig(width=256, depth=4, heads=4),
+        ),
+        freeze_encoder=True,
+        loop=LoopConfig(steps=3000, report_every=500, save_every=1000),
+    )
+
+
+def vjepa_tokens(encoder: EncoderConfig) -> DynamicsConfig:
+    """A frozen encoder's standardised tokens themselves, averaged over 2 x 2 neighbours."""
+    return DynamicsConfig(
+        model=WorldModelConfig(
+            encoder=encoder,
+            latent="tokens",
+            pool=2,
+            predictor=ActionPredictorConfig(width=128, depth=4, heads=4),
+        ),
+        freeze_encoder=True,
+        horizon=3,
+        batch_size=32,
+        loop=LoopConfig(steps=3000, report_every=500, save_every=1000),
+    )
+
+
+def end_to_end(encoder: EncoderConfig) -> DynamicsConfig:
+    """Encoder and dynamics trained together from pixels: prediction and SIGReg (as LeWM)."""
+    return DynamicsConfig(
+        model=WorldModelConfig(
+            encoder=encoder,
+            latent="vector",
+            latent_dim=32,
+            predictor=ActionPredictorConfig(width=256, depth=4, heads=4),
+        ),
+        horizon=4,
+        loop=LoopConfig(steps=2500, report_every=500, save_every=500),
+    )
+
+
+WORLD_MODELS: dict[str, Callable[[EncoderConfig], DynamicsConfig]] = {
+    "vjepa_vector": vjepa_vector,
+    "vjepa_tokens": vjepa_tokens,
+    "end_to_end": end_to_end,
+}
+
+
+def world_model(name: str, encoder: EncoderConfig) -> DynamicsConfig:
+    """The world-model config called ``name``. Raises ConfigError with the nearest name."""
+    return _find(WORLD_MODELS, name)(encoder)
+
+
+def _find(table: dict[str, Callable], name: str) -> Callable:
+    if name not in table:
+        hint = did_you_mean(name, table) or ";"
+        raise ConfigError(f"unknown preset {name!r}{hint} there are {', '.join(table)}")
+    return table[name]
