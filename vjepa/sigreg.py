@@ -28,15 +28,16 @@ def sigreg(
     Returns:
         float32 scalar.
     """
-    x = x.float()
-    directions = torch.randn(x.shape[-1], slices, generator=generator).to(x.device)
-    projected = x @ (directions / directions.norm(dim=0))  # [..., N, M]
-    t = torch.linspace(0, t_max, nodes, device=x.device)
-    weight = torch.full_like(t, 2 * t_max / (nodes - 1))
-    weight[[0, -1]] = t_max / (nodes - 1)
-    phi = torch.exp(-t.square() / 2)
-    angle = projected.unsqueeze(-1) * t  # [..., N, M, K]
-    real = angle.cos().mean(dim=-3) - phi
-    imaginary = angle.sin().mean(dim=-3)
-    statistic = (real.square() + imaginary.square()) @ (weight * phi)
-    return x.shape[-2] * statistic.mean()
+    with torch.autocast(x.device.type, enabled=False):  # low precision would drown the statistic
+        x = x.float()
+        directions = torch.randn(x.shape[-1], slices, generator=generator).to(x.device)
+        projected = x @ (directions / directions.norm(dim=0))  # [..., N, M]
+        t = torch.linspace(0, t_max, nodes, device=x.device)
+        weight = torch.full_like(t, 2 * t_max / (nodes - 1))
+        weight[[0, -1]] = t_max / (nodes - 1)
+        phi = torch.exp(-t.square() / 2)
+        angle = projected.unsqueeze(-1) * t  # [..., N, M, K]
+        real = angle.cos().mean(dim=-3) - phi
+        imaginary = angle.sin().mean(dim=-3)
+        statistic = (real.square() + imaginary.square()) @ (weight * phi)
+        return x.shape[-2] * statistic.mean()

@@ -122,3 +122,11 @@ def test_half_precision_is_computed_in_float32():
     value = sigreg(x, generator=generator())
     assert value.dtype == torch.float32
     assert value == sigreg(x.float(), generator=generator())
+
+
+def test_autocast_does_not_lower_the_precision():
+    x = torch.randn(32, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = sigreg(x, generator=generator())
+    assert value.dtype == torch.float32
+    assert value == sigreg(x, generator=generator())
