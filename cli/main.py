@@ -2,7 +2,8 @@
 
 Each verb is a module beside this one with a frozen dataclass ``Config`` (its fields become flags,
 their docstrings the help) and ``run(config) -> int``. Only the chosen verb's module is imported.
-Flags win over ``--config file.toml``, which wins over the defaults.
+Flags win over ``--config file.toml``, which wins over the defaults. A module may have ``PRESETS``,
+name -> a function that makes a ``Config``: ``--preset name`` then takes the place of the defaults.
 
 Exit codes: what ``run`` returns; 2 for a user error (one line on stderr); 130 for Ctrl-C.
 """
@@ -12,7 +13,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from ..core.config import did_you_mean, load_config
@@ -35,6 +37,7 @@ usage: tubelet <verb> [flags]        tubelet <verb> --help lists a verb's flags
 
 flags of every verb:
   --config FILE.toml    read the config from a file (every run folder has one); flags win over it
+  --preset NAME         start from a named config (pretrain, train); flags win over it
   --debug               show the traceback of an error
   --version             print the version
 """
@@ -76,43 +79,59 @@ def _run(verb: str, args: list[str]) -> int:
         known = ", ".join(VERBS)
         raise ConfigError(f"unknown verb {verb!r}{did_you_mean(verb, VERBS)} (verbs: {known})")
     module = importlib.import_module(f".{verb}", __package__)
-    return module.run(parse(module.Config, args, verb))
+    return module.run(parse(module.Config, args, verb, getattr(module, "PRESETS", {})))
 
 
-def parse(cls: type[Any], args: list[str], verb: str) -> Any:
-    """Build the config ``cls`` from flags, on top of ``--config FILE`` where one is given.
+def parse(
+    cls: type[Any],
+    args: list[str],
+    verb: str,
+    presets: Mapping[str, Callable[[], Any]] = MappingProxyType({}),
+) -> Any:
+    """Build the config ``cls`` from flags, on top of ``--config FILE`` or ``--preset NAME``.
 
     Raises :class:`ConfigError` for a bad file or an impossible value; ill-formed flags print
     tyro's explanation and raise ``SystemExit(2)``, ``--help`` raises ``SystemExit(0)``.
     """
     import tyro
 
-    path, args = _take_config_flag(args)
-    default = load_config(cls, path) if path is not None else tyro.MISSING_NONPROP
+    path, args = _take_flag("--config", args, "a file: --config runs/x/config.toml")
+    preset, args = _take_flag("--preset", args, "a name") if presets else (None, args)
+    if path is not None and preset is not None:
+        raise ConfigError("--config and --preset both set everything: give one of them")
+    default: Any = tyro.MISSING_NONPROP
+    if path is not None:
+        default = load_config(cls, path)
+    if preset is not None:
+        if preset not in presets:
+            hint = did_you_mean(preset, presets)
+            raise ConfigError(f"unknown preset {preset!r}{hint} (presets: {', '.join(presets)})")
+        default = presets[preset]()
+    also = f"--preset NAME starts from one of {', '.join(presets)}; " if presets else ""
     return tyro.cli(
         cls,
         args=args,
         default=default,
         prog=f"tubelet {verb}",
         description=f"{(cls.__doc__ or VERBS[verb]).strip()}\n\n"
-        "Also: --config FILE.toml reads the config from a file, --debug shows tracebacks.",
+        f"Also: {also}--config FILE.toml reads the config from a file, --debug shows tracebacks.",
         config=(tyro.conf.AvoidSubcommands,),
     )
 
 
-def _take_config_flag(args: list[str]) -> tuple[str | None, list[str]]:
-    """Split ``--config FILE`` or ``--config=FILE`` off ``args``."""
-    path, rest, words = None, [], iter(args)
+def _take_flag(flag: str, args: list[str], needs: str) -> tuple[str | None, list[str]]:
+    """Split ``flag VALUE`` or ``flag=VALUE`` off ``args``."""
+    value, rest, words = None, [], iter(args)
     for word in words:
-        if word == "--config":
-            path = next(words, None)
-            if path is None:
-                raise ConfigError("--config needs a file: --config runs/x/config.toml")
-        elif word.startswith("--config="):
-            path = word.removeprefix("--config=")
+        if word == flag:
+            value = next(words, None)
+            if value is None:
+                raise ConfigError(f"{flag} needs {needs}")
+        elif word.startswith(f"{flag}="):
+            value = word.removeprefix(f"{flag}=")
         else:
             rest.append(word)
-    return path, rest
+    return value, rest
 
 
 def _describe(error: TubeletError | OSError) -> str:

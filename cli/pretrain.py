@@ -1,0 +1,27 @@
+"""``tubelet pretrain``: a V-JEPA encoder from a folder of videos."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from ..vjepa import presets
+from ..vjepa.recipes import VideoPretrainConfig as Config
+from ..vjepa.recipes import pretrain_on_videos
+
+
+def _preset(name: str) -> Config:
+    return Config(train=presets.preset(name), clips=presets.clips(name))
+
+
+PRESETS = {name: partial(_preset, name) for name in presets.PRESETS}
+
+
+def run(config: Config) -> int:
+    """Train, and say what came of the corpus and of the encoder."""
+    pretrain_on_videos(config)
+    out = Path(config.out)
+    print((out / "corpus.txt").read_text(encoding="utf-8"), end="")
+    print(f"encoder: {(out / 'verdict.txt').read_text(encoding='utf-8').strip()}")
+    print(f"run: {out}")
+    return 0
