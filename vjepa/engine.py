@@ -83,6 +83,7 @@ def fit(
             last checkpoint is from before it. Also when SIGTERM asked to stop (after saving).
     """
     optimizer = make_optimizer(model, optim)
+    kind = torch.device(device).type
     first = 0
     checkpoint = latest_checkpoint(run.path)
     if checkpoint is not None:
@@ -101,7 +102,7 @@ def fit(
             batch = next(stream)
             waited += time.perf_counter() - start
             lr = set_schedule(optimizer, optim, step, loop.steps)
-            with torch.autocast(device, torch.bfloat16, enabled=loop.precision == "bf16"):
+            with torch.autocast(kind, torch.bfloat16, enabled=loop.precision == "bf16"):
                 terms = losses(batch, step)
             optimizer.zero_grad(set_to_none=True)
             terms["loss"].backward()

@@ -231,3 +231,13 @@ def test_after_step_is_called_after_every_optimiser_step(tmp_path):
 def test_impossible_configs(bad):
     with pytest.raises(ConfigError, match="loop"):
         LoopConfig(**bad)
+
+
+def test_bf16_trains_and_keeps_the_weights_in_float32(tmp_path):
+    toy = Toy(tmp_path / "run", Config(loop=LoopConfig(steps=3, log_every=1, precision="bf16")))
+    dtypes = []
+    toy.model[0].register_forward_hook(lambda *args: dtypes.append(args[2].dtype))
+    toy.run()
+    assert torch.bfloat16 in dtypes
+    assert all(p.dtype == torch.float32 for p in toy.model.parameters())
+    assert all(line["train/loss"] is not None for line in toy.metrics() if "train/loss" in line)
