@@ -4,7 +4,7 @@
 96
 >>> preset("nanno")
 Traceback (most recent call last):
-tubelet.core.errors.ConfigError: unknown preset 'nanno'; did you mean 'nano'? ...
+tubelet.core.errors.ConfigError: unknown preset 'nanno'; did you mean 'nano'? (presets: ...
 """
 
 from __future__ import annotations
@@ -201,6 +201,6 @@ def world_model(name: str, encoder: EncoderConfig) -> DynamicsConfig:
 
 def _find(table: dict[str, Callable], name: str) -> Callable:
     if name not in table:
-        hint = did_you_mean(name, table) or ";"
-        raise ConfigError(f"unknown preset {name!r}{hint} there are {', '.join(table)}")
+        hint = did_you_mean(name, table)
+        raise ConfigError(f"unknown preset {name!r}{hint} (presets: {', '.join(table)})")
     return table[name]
