@@ -79,7 +79,8 @@ def run(config: Config) -> int:
         raise ConfigError(f"the models see images of different sizes {sizes}: evaluate them apart")
     make(config.env, render_obs=False)  # an unknown environment is an error before anything else
     plan = {"cem": config.cem, "mpc": config.mpc, "cost": config.cost}
-    with RunDir.create(config.out, config, resume=config.resume, may_differ=MAY_DIFFER) as folder:
+    may_differ = (*MAY_DIFFER, "report")
+    with RunDir.create(config.out, config, resume=config.resume, may_differ=may_differ) as folder:
         methods = [suite.model_method(name, model, **plan) for name, model in loaded.items()]
         if config.oracle:
             block = first.config.action_block

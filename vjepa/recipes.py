@@ -43,7 +43,7 @@ from .latent_cache import LatentCache, cache_latents
 from .pretrain import PretrainConfig, PretrainModel
 from .world_model import WorldModel
 
-MAY_DIFFER = ("resume", "device", "threads", "cache", "workers")
+MAY_DIFFER = ("out", "resume", "device", "threads", "cache", "workers")
 """Keys that a resumed run may change: none of them changes the result (on one kind of device)."""
 
 HELD_OUT_BATCHES = 4

@@ -64,7 +64,7 @@ def test_world_models_take_any_encoder(name):
 def test_an_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(ConfigError, match="'nanno'; did you mean 'nano'"):
         presets.preset("nanno")
-    with pytest.raises(ConfigError, match="'x' .presets: debug, nano"):
+    with pytest.raises(ConfigError, match=r"'x' .presets: debug, nano"):
         presets.clips("x")
     with pytest.raises(ConfigError, match="did you mean 'end_to_end'"):
         presets.world_model("endtoend", presets.nano().encoder)

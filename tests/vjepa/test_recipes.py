@@ -268,9 +268,9 @@ def test_held_out_episodes_are_the_last_and_never_none():
 
 
 def test_sizes_that_the_tubelet_does_not_divide_are_refused_at_once(videos):
-    with pytest.raises(ConfigError, match="clip height = 30 .* the nearest valid height: 32"):
+    with pytest.raises(ConfigError, match=r"clip height = 30 .* the nearest valid height: 32"):
         pretraining(videos, "x", clips=ClipConfig(frames=4, size=30))
-    with pytest.raises(ConfigError, match="clip frames = 5 .* the nearest valid frames: [46]"):
+    with pytest.raises(ConfigError, match=r"clip frames = 5 .* the nearest valid frames: [46]"):
         pretraining(videos, "x", clips=ClipConfig(frames=5, size=32))
 
 
@@ -287,7 +287,7 @@ def test_other_impossible_configs(videos, data, tmp_path):
         train_on_trajectories(dynamics("vjepa_vector", data, tmp_path / "x", ""))
     config = dynamics("end_to_end", data, tmp_path / "x", "")
     wide = replace(config.train, model=replace(config.train.model, action_dim=3))
-    with pytest.raises(ConfigError, match="action_dim = 3.* have width 2: set it to 2"):
+    with pytest.raises(ConfigError, match=r"action_dim = 3.* have width 2: set it to 2"):
         train_on_trajectories(replace(config, train=wide))
     assert not (tmp_path / "x").exists()
 
