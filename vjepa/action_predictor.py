@@ -90,11 +90,14 @@ class ActionPredictor(nn.Module):
         self.norm = nn.LayerNorm(c.width, eps=1e-6)
         self.head = nn.Linear(c.width, latent_dim)
         init_weights(self, self.blocks)
+        for layer in self.act:
+            if isinstance(layer, nn.Linear):
+                layer.reset_parameters()  # normal(0, .02) would whisper: actions must be heard
         if c.residual:
             nn.init.zeros_(self.head.weight)
         for block in self.blocks:
             if isinstance(block, AdaBlock):
-                # Gates start at one, shifts and scales at zero: the action is felt from step one.
+                # Gates start at one, shifts and scales near zero: a plain block, at first.
                 with torch.no_grad():
                     block.modulation.bias.view(6, -1)[[2, 5]] = 1.0
 

@@ -43,10 +43,11 @@ def nano() -> PretrainConfig:
     return PretrainConfig(
         encoder=EncoderConfig(width=96, depth=4, heads=3, patch=8),
         predictor=PredictorConfig(width=96, depth=3, heads=3),
-        optim=OptimConfig(lr=1e-3, start_lr=1e-4, final_lr=1e-5, clip=1.0),
-        loop=LoopConfig(steps=1500, report_every=250, save_every=500),
+        optim=OptimConfig(lr=2e-3, start_lr=2e-4, final_lr=2e-4),
+        loop=LoopConfig(steps=500, report_every=100, save_every=100),
         batch_size=16,
-        ema=(0.99, 0.999),
+        ema=(0.99, 1.0),
+        loss_exponent=2.0,  # see PretrainConfig: the median of a still scene is its background
     )
 
 
@@ -146,14 +147,11 @@ def clips(name: str) -> ClipConfig:
 def vjepa_vector(encoder: EncoderConfig) -> DynamicsConfig:
     """One learned vector per observation on a frozen encoder's cached tokens (with SIGReg)."""
     return DynamicsConfig(
-        model=WorldModelConfig(
-            encoder=encoder,
-            latent="vector",
-            latent_dim=32,
-            predictor=ActionPredictorConfig(width=256, depth=4, heads=4),
-        ),
+        model=_vector_model(encoder),
         freeze_encoder=True,
-        loop=LoopConfig(steps=3000, report_every=500, save_every=1000),
+        sigreg_weight=0.5,
+        optim=_dynamics_optim(),
+        loop=LoopConfig(steps=2000, report_every=500, save_every=200),
     )
 
 
@@ -176,14 +174,38 @@ def vjepa_tokens(encoder: EncoderConfig) -> DynamicsConfig:
 def end_to_end(encoder: EncoderConfig) -> DynamicsConfig:
     """Encoder and dynamics trained together from pixels: prediction and SIGReg (as LeWM)."""
     return DynamicsConfig(
-        model=WorldModelConfig(
-            encoder=encoder,
-            latent="vector",
-            latent_dim=32,
-            predictor=ActionPredictorConfig(width=256, depth=4, heads=4),
-        ),
-        horizon=4,
-        loop=LoopConfig(steps=2500, report_every=500, save_every=500),
+        model=_vector_model(encoder),
+        batch_size=48,
+        sigreg_weight=0.5,
+        optim=_dynamics_optim(),
+        loop=LoopConfig(steps=1200, report_every=300, save_every=200),
+    )
+
+
+def end_to_end_encoder() -> EncoderConfig:
+    """The encoder of the end-to-end recipe on a CPU: few tokens, so many steps."""
+    return EncoderConfig(width=128, depth=2, heads=4, patch=16)
+
+
+def _vector_model(encoder: EncoderConfig) -> WorldModelConfig:
+    return WorldModelConfig(
+        encoder=encoder,
+        latent="vector",
+        latent_dim=32,
+        predictor=ActionPredictorConfig(width=160, depth=2, heads=4),
+    )
+
+
+def _dynamics_optim() -> OptimConfig:
+    return OptimConfig(
+        lr=1e-3,
+        start_lr=0.0,
+        final_lr=0.0,
+        warmup=0.05,
+        weight_decay=1e-3,
+        final_weight_decay=1e-3,
+        betas=(0.9, 0.98),
+        clip=1.0,
     )
 
 
