@@ -72,7 +72,7 @@ class DemoConfig:
     """Cores to use; 0 is all. Two recipes train side by side on half of them each."""
 
     def __post_init__(self) -> None:
-        for name, least in {"episodes": 20, "steps": 40, "seeds": 1, "problems": 1}.items():
+        for name, least in {"episodes": 50, "steps": 40, "seeds": 1, "problems": 1}.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at least {least}")
         if self.budget < 1:
@@ -354,7 +354,7 @@ def _stage(
         try:
             stage(config)
         except TubeletError as error:
-            print(f"error: {error}", flush=True)
+            print(error, flush=True)
             sys.exit(2)
         except BaseException:
             import traceback
