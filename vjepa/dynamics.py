@@ -11,6 +11,7 @@ are tokens of a frozen encoder.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -53,8 +54,13 @@ class DynamicsConfig:
     """Environment steps between cached observations of a frozen encoder; divides the block."""
     optim: OptimConfig = field(
         default_factory=lambda: OptimConfig(
-            lr=1e-3, start_lr=0.0, final_lr=0.0, warmup=0.05, weight_decay=1e-3,
-            final_weight_decay=1e-3, clip=1.0,
+            lr=1e-3,
+            start_lr=0.0,
+            final_lr=0.0,
+            warmup=0.05,
+            weight_decay=1e-3,
+            final_weight_decay=1e-3,
+            clip=1.0,
         )
     )
     """Optimiser and schedules."""
@@ -67,6 +73,14 @@ class DynamicsConfig:
         for name in ("horizon", "batch_size", "sigreg_slices", "cache_stride"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
+        for name in ("teacher_weight", "rollout_weight", "sigreg_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must be 0 or more, and finite")
+        if self.teacher_weight == self.rollout_weight == 0:
+            raise ConfigError(
+                "teacher_weight = rollout_weight = 0: nothing would train the predictor; "
+                "give one of them a positive weight"
+            )
         if self.model.latent == "tokens" and not self.freeze_encoder:
             raise ConfigError(
                 'model.latent = "tokens" with a trained encoder would collapse: nothing keeps the '
@@ -146,30 +160,46 @@ def prediction_report(
         ``over_copy``: squared rollout error over that of copying the first latent, all H steps
         together (under 1 beats copying); ``over_copy_1`` and ``over_copy_H``: first and last step;
         ``shuffled``: error with the actions of other windows over error with the true ones (above
-        1: actions matter); ``latent_rank``: RankMe of the latents.
+        1: actions matter; 1 in batches of one window); ``latent_rank``: RankMe of the latents.
+
+        All are finite: where both errors of a ratio are zero (nothing moves, say) it is 1, and
+        where only the lower one is, a very large number.
     """
     model.eval()
-    error, copy, wrong, seen = 0.0, 0.0, 0.0, []
+    errors: dict[str, list[Tensor]] = {"true": [], "shuffled": [], "copy": []}
+    seen: list[Tensor] = []
     for batch in batches:
         z = latents(model, batch, frozen=frozen)
         actions = batch.actions.to(z.device)
-        order = torch.randperm(len(z), generator=torch_generator(seed, "shuffle", len(seen)))
-        for name, acts in (("true", actions), ("shuffled", actions[order])):
-            gap = model.predictor.rollout(z[:, :1], acts) - z[:, 1:]
-            per_step = gap.square().mean(dim=(0, 2, 3)).double()
-            if name == "true":
-                error = error + per_step
-            else:
-                wrong = wrong + per_step
-        copy = copy + (z[:, :1] - z[:, 1:]).square().mean(dim=(0, 2, 3)).double()
+        generator = torch_generator(seed, "shuffle", len(seen))
+        guesses = {
+            "true": model.predictor.rollout(z[:, :1], actions),
+            "shuffled": model.predictor.rollout(z[:, :1], _of_others(actions, generator)),
+            "copy": z[:, :1],
+        }
+        for name, guess in guesses.items():
+            errors[name].append((guess - z[:, 1:]).square().mean(dim=(0, 2, 3)).double())
         seen.append(z.flatten(0, 1).flatten(1))
+    true, shuffled, copy = (torch.stack(per_batch).sum(0) for per_batch in errors.values())
     return {
-        "over_copy": float(error.sum() / copy.sum()),
-        "over_copy_1": float(error[0] / copy[0]),
-        "over_copy_H": float(error[-1] / copy[-1]),
-        "shuffled": float(wrong.sum() / error.sum()),
+        "over_copy": _ratio(true.sum(), copy.sum()),
+        "over_copy_1": _ratio(true[0], copy[0]),
+        "over_copy_H": _ratio(true[-1], copy[-1]),
+        "shuffled": _ratio(shuffled.sum(), true.sum()),
         "latent_rank": rankme(torch.cat(seen)[:1024]),
     }
+
+
+def _of_others(actions: Tensor, generator: torch.Generator) -> Tensor:
+    """Actions ``[B, H, A]`` rolled along the batch, so that no window keeps its own."""
+    if len(actions) == 1:
+        return actions
+    return actions.roll(int(torch.randint(1, len(actions), (), generator=generator)), dims=0)
+
+
+def _ratio(above: Tensor, below: Tensor) -> float:
+    tiny = 1e-12
+    return float((above + tiny) / (below + tiny))
 
 
 def train_dynamics(

@@ -31,7 +31,8 @@ from .predictor import MaskedPredictor, PredictorConfig
 class VideoBatch(Protocol):
     """What the loader hands over: ``video`` uint8 ``[B, T, H, W, 3]``."""
 
-    video: Tensor
+    @property
+    def video(self) -> Tensor: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,11 +176,11 @@ def pretrain(
 def collapse_report(
     model: PretrainModel, config: PretrainConfig, video: Tensor, step: int
 ) -> dict[str, float]:
-    """Diagnostics of the targets and predictions on one batch, and how much predicting beats a mean.
+    """Diagnostics of targets and predictions on one batch, and how much predicting beats a mean.
 
     Besides :func:`embedding_report`: ``pixel_r2`` (a label-free linear probe) and
-    ``loss_over_mean``: short-range loss over that of predicting each token's batch mean; under 1 the
-    context is being used.
+    ``loss_over_mean``: short-range loss over that of predicting each token's batch mean; under 1
+    the context is being used.
     """
     grid = config.encoder.grid(*video.shape[1:4])
     targets = model.targets(video)

@@ -1,6 +1,6 @@
 """The world model: encode an observation, imagine what follows under actions.
 
-    frames [B, k, H, W, 3] -> TubeletEncoder -> tokens -> head -> latent [B, n, d] -> ActionPredictor
+    frames [B, k, H, W, 3] -> TubeletEncoder -> head -> latent [B, n, d] -> ActionPredictor
 
 An observation is one tubelet of frames, so that the latent knows velocities; a goal is the goal
 frame repeated, at rest. The head is one of
@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -67,7 +68,11 @@ class WorldModel(nn.Module):
 
     Attributes:
         action_dim: A = action_block * environment action width, environment step major.
+        token_mean, token_std: float ``[N, D]``, what standardises the encoder's tokens.
     """
+
+    token_mean: Tensor
+    token_std: Tensor
 
     def __init__(self, config: WorldModelConfig):
         super().__init__()
@@ -118,20 +123,50 @@ class WorldModel(nn.Module):
         """The current latent ``[B, 1, n, d]`` from ``pixels`` uint8 ``[B, k, H, W, 3]``.
 
         The k = tubelet frames are ``frame_gap`` environment steps apart, latest last.
+
+        Raises:
+            ConfigError: pixels of another type, count or size.
         """
-        pixels = self._pixels(obs)
+        pixels = self._pixels(obs, (self.config.encoder.tubelet,))
         return Latent(self.project(self.tokens(pixels)).unsqueeze(1))
 
     def encode_goal(self, obs: Mapping[str, Any]) -> Latent:
-        """The goal's latent ``[B, n, d]`` from one frame ``pixels`` uint8 ``[B, H, W, 3]``."""
-        pixels = self._pixels(obs).unsqueeze(1)
-        return Latent(self.project(self.tokens(pixels.expand(-1, self.encoder.config.tubelet, -1, -1, -1))))
+        """The goal's latent ``[B, n, d]`` from one frame ``pixels`` uint8 ``[B, H, W, 3]``.
+
+        Raises:
+            ConfigError: pixels of another type or size.
+        """
+        frame = self._pixels(obs, ()).unsqueeze(1)
+        still = frame.expand(-1, self.config.encoder.tubelet, -1, -1, -1)
+        return Latent(self.project(self.tokens(still)))
 
     def rollout(self, context: Latent, actions: Tensor) -> Latent:
-        """Imagined latents ``[B, S, H, n, d]`` of candidate actions ``[B, S, H, A]``."""
+        """Imagined latents ``[B, S, H, n, d]`` of candidate actions ``[B, S, H, A]``.
+
+        Raises:
+            ConfigError: a context of several steps, whose actions are unknown here.
+        """
+        steps = context.tokens.shape[1]
+        if steps != 1:
+            raise ConfigError(
+                f"a context of {steps} steps needs the actions between them: give the one step "
+                "that encode returns, or call predictor.rollout_candidates with the past actions"
+            )
         actions = actions.to(context.tokens.dtype)
-        past = actions.new_zeros(len(actions), context.tokens.shape[1] - 1, self.action_dim)
+        past = actions.new_zeros(len(actions), 0, self.action_dim)
         return Latent(self.predictor.rollout_candidates(context.tokens, past, actions))
 
-    def _pixels(self, obs: Mapping[str, Any]) -> Tensor:
-        return torch.as_tensor(obs["pixels"]).to(self.token_mean.device)
+    def _pixels(self, obs: Mapping[str, Any], frames: tuple[int, ...]) -> Tensor:
+        """``obs["pixels"]`` on the model's device, if uint8 ``[B, *frames, H, W, 3]``."""
+        pixels = obs["pixels"]
+        if not isinstance(pixels, Tensor):
+            # torch shares memory, and takes neither read-only arrays nor reversed ones
+            pixels = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
+        size = self.config.image_size
+        wanted = (*frames, size, size, 3)
+        if pixels.dtype != torch.uint8 or tuple(pixels.shape[1:]) != wanted:
+            raise ConfigError(
+                f"pixels are {str(pixels.dtype).removeprefix('torch.')} {list(pixels.shape)}; the "
+                f"model wants uint8 [B, {', '.join(map(str, wanted))}]"
+            )
+        return pixels.to(self.token_mean.device)

@@ -14,6 +14,7 @@ from tubelet.datasets.windows import WindowBatch
 from tubelet.vjepa.action_predictor import ActionPredictorConfig
 from tubelet.vjepa.dynamics import (
     DynamicsConfig,
+    _of_others,
     build,
     dynamics_losses,
     prediction_report,
@@ -179,6 +180,34 @@ def test_a_perfect_model_is_limited_by_noise_alone():
     assert report["shuffled"] > 20
 
 
+def test_reports_are_finite_where_nothing_moves():
+    still = WindowBatch(
+        torch.zeros(8, 4, 1, 2), torch.ones(8, 3, 2), np.zeros(8, np.int64), np.zeros((8, 4))
+    )
+    copied = prediction_report(Integrator(0.0), [still], frozen=True)
+    ratios = [copied[name] for name in ("over_copy", "over_copy_1", "over_copy_H", "shuffled")]
+    assert ratios == [1, 1, 1, 1]
+    moved = prediction_report(Integrator(1.0), [still], frozen=True)
+    assert np.isfinite(list(moved.values())).all()
+    assert moved["over_copy"] > 1e6
+
+
+@pytest.mark.parametrize("batch", [2, 3, 8])
+def test_shuffled_actions_are_never_a_windows_own(batch):
+    actions = torch.arange(batch, dtype=torch.float32).view(batch, 1, 1).expand(batch, 1, 2)
+    for seed in range(5):
+        rolled = _of_others(actions, torch_generator(seed, "shuffle"))
+        assert (rolled != actions).all()
+        assert torch.equal(rolled.sort(0).values, actions)
+
+
+def test_a_batch_of_one_window_has_no_other_actions():
+    one = WindowBatch(
+        torch.randn(1, 4, 1, 2), torch.ones(1, 3, 2), np.zeros(1, np.int64), np.zeros((1, 4))
+    )
+    assert prediction_report(Integrator(0.5), [one], frozen=True)["shuffled"] == 1
+
+
 def run(folder, cfg, resume=False, **changes):
     with RunDir.create(folder, cfg, resume=resume) as opened:
         latent = cfg.model.latent
@@ -276,6 +305,10 @@ def test_a_vector_without_sigreg_would_collapse():
         ({"horizon": 0}, "horizon = 0"),
         ({"batch_size": 0}, "batch_size = 0"),
         ({"cache_stride": 2}, "does not divide the action block"),
+        ({"teacher_weight": 0.0, "rollout_weight": 0.0}, "nothing would train the predictor"),
+        ({"teacher_weight": -1.0}, "teacher_weight = -1.0"),
+        ({"rollout_weight": float("nan")}, "rollout_weight = nan"),
+        ({"sigreg_weight": -0.1}, "sigreg_weight = -0.1"),
     ],
 )
 def test_impossible_configs(bad, message):

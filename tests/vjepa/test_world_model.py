@@ -153,3 +153,40 @@ def test_a_cost_of_zero_exactly_at_the_goal():
 def test_impossible_configs(bad, message):
     with pytest.raises(ConfigError, match=message):
         config(**bad)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (pixels(2, 3), r"uint8 \[2, 3, 16, 16, 3\]; the model wants uint8 \[B, 2, 16, 16, 3\]"),
+        (pixels(2, 2)[:, :, :8], r"uint8 \[2, 2, 8, 16, 3\]"),
+        (pixels(2, 2).astype(np.float32), r"float32 \[2, 2, 16, 16, 3\]"),
+        (pixels(2), r"uint8 \[2, 16, 16, 3\]"),
+    ],
+)
+def test_an_observation_of_another_kind(bad, message):
+    with pytest.raises(ConfigError, match=message):
+        make().encode({"pixels": bad})
+
+
+@pytest.mark.parametrize("bad", [pixels(2, 2), pixels(2)[:, :8], pixels(2).astype(float)])
+def test_a_goal_of_another_kind(bad):
+    with pytest.raises(ConfigError, match=r"the model wants uint8 \[B, 16, 16, 3\]"):
+        make().encode_goal({"pixels": bad})
+
+
+@pytest.mark.filterwarnings("error")
+@torch.no_grad()
+def test_read_only_and_reversed_arrays_and_tensors_are_taken():
+    model, frames = make(), pixels(3, 2)
+    wanted = model.encode({"pixels": frames}).tokens
+    fixed = frames.copy()
+    fixed.flags.writeable = False
+    for same in (fixed, frames[::-1].copy()[::-1], torch.from_numpy(frames)):
+        assert torch.equal(model.encode({"pixels": same}).tokens, wanted)
+
+
+def test_a_context_of_several_steps_needs_past_actions():
+    context = Latent(torch.zeros(2, 3, 1, 6))
+    with pytest.raises(ConfigError, match="context of 3 steps needs the actions between"):
+        make().rollout(context, torch.zeros(2, 4, 2, 6))
