@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.errors import DatasetError
-from ..core.io import atomic_path, atomic_write_json
+from ..core.io import atomic_path, atomic_write_json, reserve
 from ..core.progress import progress
 from .decode import open_video
 
@@ -71,7 +71,10 @@ class FrameCache:
                 _build(path, trajectories, size, (height, width), workers)
                 atomic_write_json(manifest, wanted)
             except OSError as error:
-                raise DatasetError(f"cannot write the frame cache {path}: {error}") from error
+                raise DatasetError(
+                    f"cannot write the frame cache {path}: {error.strerror or error}; free some "
+                    "space or fix the folder's permissions"
+                ) from error
         return cls(path, trajectories.offsets)
 
 
@@ -106,6 +109,7 @@ def _build(
     workers = min(workers or os.cpu_count() or 1, max(1, total // 2000))  # a start costs a second
     with atomic_path(path) as temporary:
         np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=(total, *shape, 3))
+        reserve(temporary)
         if workers == 1:
             for episode in progress(episodes, "decode frames"):
                 _decode_into(temporary, trajectories, size, episode)

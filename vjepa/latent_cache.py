@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import ConfigError, DatasetError
-from ..core.io import atomic_path, atomic_write_json
+from ..core.io import atomic_path, atomic_write_json, reserve
 from ..core.progress import progress
 from ..datasets.windows import FramePairs
 from .encoder import TubeletEncoder
@@ -79,7 +78,7 @@ def cache_latents(
         with atomic_path(path) as temporary, torch.inference_mode():
             shape = (len(episode), *encode(slice(0, 1)).shape[1:])
             out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
-            _reserve(temporary)
+            reserve(temporary)
             for first in progress(range(0, len(episode), batch_size), "cache latents"):
                 rows = slice(first, first + batch_size)
                 out[rows] = encode(rows)
@@ -92,14 +91,6 @@ def cache_latents(
             "folder's permissions or name another"
         ) from error
     return LatentCache(path, offsets, stride)
-
-
-def _reserve(path: Path) -> None:
-    """Take the file's disk space now: a full disk would kill the process that writes to a map."""
-    if not hasattr(os, "posix_fallocate"):  # macOS
-        return
-    with open(path, "r+b") as file:
-        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _digest(encoder: TubeletEncoder) -> str:

@@ -1,5 +1,6 @@
 """Trajectory sets: what goes in comes out, in the layout that LeRobot writes and reads."""
 
+import errno
 import json
 import os
 import pickle
@@ -226,6 +227,17 @@ def test_cache_is_rebuilt_only_when_videos_change(stored):
     assert changed.episode(2).max() < 5
     path.with_suffix(".json").write_text("{torn")
     assert len(stored.cache()) == 40
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="space is not reserved here")
+def test_a_full_disk_is_an_error_and_leaves_no_cache(stored, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(DatasetError, match="No space left on device; free some space"):
+        stored.cache()
+    assert list((stored.root / "cache").iterdir()) == []
 
 
 def test_cache_by_several_processes_is_the_same(tmp_path):
