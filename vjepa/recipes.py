@@ -9,7 +9,6 @@ Every recipe writes a run folder (:mod:`tubelet.core.run`) and goes on exactly w
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -22,20 +21,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.errors import CheckpointError, ConfigError, DatasetError, TubeletError, VideoDecodeError
+from ..core.errors import CheckpointError, ConfigError, DatasetError, TubeletError
 from ..core.io import atomic_write_json, atomic_write_text
 from ..core.machine import default_device
-from ..core.rng import numpy_generator
 from ..core.run import RunDir, read_metrics
 from ..datasets.augment import AugmentConfig, augment
 from ..datasets.clips import ClipBatches, ClipConfig, clip_batches
 from ..datasets.corpus import CorpusIndex, index_corpus
-from ..datasets.decode import open_video
 from ..datasets.frame_cache import FrameCache
 from ..datasets.trajectories import TrajectorySet
 from ..datasets.windows import FramePairs, Observe, WindowBatch, window_batches
 from . import dynamics, pretrain
 from .checkpoint import find_checkpoint, load_checkpoint, load_config
+from .corpus_facts import pixel_stats, write_corpus
 from .diagnostics import verdict
 from .dynamics import DynamicsConfig, prediction_report, take, train_dynamics
 from .encoder import TubeletEncoder
@@ -48,8 +46,6 @@ MAY_DIFFER = ("out", "resume", "device", "threads", "cache", "workers")
 
 HELD_OUT_BATCHES = 4
 STANDARDISE_ROWS = 2048
-STATS_FRAMES = 128
-Stats = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +133,7 @@ def pretrain_on_videos(
     index = _indexed(config)
     train, clips = _resolved(config, index)
     with RunDir.create(config.out, config, resume=config.resume, may_differ=MAY_DIFFER) as run:
-        _write_corpus(run.path, index, train)
+        write_corpus(run.path, index, train.encoder)
         stream: list[ClipBatches] = []
 
         def batches(first_step: int) -> Iterator[Any]:
@@ -251,38 +247,6 @@ def load_world_model(path: str | os.PathLike[str], *, device: str = "cpu") -> Wo
     return model.requires_grad_(False).eval().to(device)
 
 
-def pixel_stats(index: CorpusIndex, *, frames: int = STATS_FRAMES, seed: int = 0) -> Stats:
-    """Mean and deviation per channel of the corpus's pixels in [0, 1], rounded to 4 places.
-
-    Measured on ``frames`` frames drawn from all frames of all videos; the same corpus and seed give
-    the same numbers. A deviation is at least 0.05, so that a nearly constant channel is not blown
-    up. Frames that cannot be decoded are left out.
-
-    Raises:
-        DatasetError: none of them can be decoded.
-    """
-    rng = numpy_generator(seed, "pixel-stats")
-    ends = np.cumsum([entry.num_frames for entry in index.entries])
-    rows = np.sort(rng.choice(ends[-1], min(frames, int(ends[-1])), replace=False))
-    sums, squares, count = np.zeros(3), np.zeros(3), 0
-    for row in rows:
-        number = int(np.searchsorted(ends, row, side="right"))
-        entry = index[number]
-        try:
-            with open_video(entry.path, info=entry.info) as video:
-                frame = video.get_frames([int(row - ends[number] + entry.num_frames)])
-        except VideoDecodeError:
-            continue
-        pixels = frame.reshape(-1, 3) / 255.0
-        sums, squares = sums + pixels.sum(0), squares + (pixels**2).sum(0)
-        count += len(pixels)
-    if count == 0:
-        raise DatasetError(f"{index.source}: none of {len(rows)} sampled frames can be decoded")
-    mean = sums / count
-    std = np.sqrt((squares / count - mean**2).clip(0)).clip(0.05)
-    return _triple(mean), _triple(std)
-
-
 def split_episodes(count: int, held_out: float) -> tuple[range, range]:
     """Episodes to train on and, at the end, those held out: at least one of each.
 
@@ -338,32 +302,6 @@ def _resolved(config: VideoPretrainConfig, index: CorpusIndex) -> tuple[Pretrain
         mean, std = pixel_stats(index, seed=train.seed)
         train = replace(train, encoder=replace(train.encoder, pixel_mean=mean, pixel_std=std))
     return train, replace(config.clips, seed=train.seed)
-
-
-def _write_corpus(run: Path, index: CorpusIndex, train: PretrainConfig) -> None:
-    """Write corpus.txt and corpus.json, or raise if a resumed run's corpus is another one."""
-    names = [[entry.path, entry.bytes, entry.num_frames] for entry in index.entries]
-    facts: dict[str, Any] = {
-        "source": index.source,
-        "videos": len(index),
-        "frames": sum(entry.num_frames for entry in index.entries),
-        "sha256": hashlib.sha256(json.dumps(names).encode()).hexdigest(),
-        "bad": {bad.path: bad.reason for bad in index.quarantine},
-        "ignored": list(index.ignored),
-        "pixel_mean": list(train.encoder.pixel_mean),
-        "pixel_std": list(train.encoder.pixel_std),
-    }
-    path = run / "corpus.json"
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        if before["sha256"] != facts["sha256"]:
-            raise DatasetError(
-                f"cannot resume {run}: {index.source} held {before['videos']} usable videos with "
-                f"{before['frames']} frames, now {facts['videos']} with {facts['frames']}; "
-                "restore its files or start a new run"
-            )
-    atomic_write_json(path, facts)
-    atomic_write_text(run / "corpus.txt", index.report() + "\n")
 
 
 def _augmentation(
@@ -425,8 +363,3 @@ def _stored(folder: Path, cls: type, wanted: str) -> Any:
 
 def _finite(values: dict[str, float]) -> dict[str, float | None]:
     return {name: v if math.isfinite(v) else None for name, v in values.items()}
-
-
-def _triple(values: np.ndarray) -> tuple[float, float, float]:
-    red, green, blue = (round(float(value), 4) for value in values)
-    return red, green, blue
