@@ -197,6 +197,7 @@ def _choose_backend() -> tuple[str, Any]:
             context_class = importlib.import_module(f"mujoco.{name}").GLContext
             context = context_class(16, 16)
             context.make_current()
+            _check_context()
             context.free()
         except Exception as error:  # PyOpenGL fails in many ways; each is a reason to report
             reasons[name] = f"{type(error).__name__}: {error}"
@@ -206,7 +207,16 @@ def _choose_backend() -> tuple[str, Any]:
             os.environ["MUJOCO_GL"] = name
         return name, context_class
     tried = "\n".join(f"  {name}: {reason}" for name, reason in reasons.items())
-    raise RenderError(f"no headless OpenGL works here. Tried:\n{tried}\n{_advice()}")
+    forced = os.environ.get("MUJOCO_GL") if not os.environ.get("TUBELET_GL_AUTO") else None
+    choice = f"Unset MUJOCO_GL={forced} to let others be tried. " if forced else ""
+    raise RenderError(f"no headless OpenGL works here. Tried:\n{tried}\n{choice}{_advice()}")
+
+
+def _check_context() -> None:
+    """Raise unless MuJoCo can draw with the current context: GLFW without a display only warns."""
+    mj = load_mujoco()
+    model = mj.MjModel.from_xml_string(_PROBE_SCENE)
+    mj.MjrContext(model, int(mj.mjtFontScale.mjFONTSCALE_50)).free()
 
 
 def _candidates(environ: Mapping[str, str]) -> tuple[str, ...]:

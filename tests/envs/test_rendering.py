@@ -68,6 +68,15 @@ def test_failure_lists_every_back_end_and_the_remedy(monkeypatch):
         assert "apt-get install" in run.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="GLFW draws without a display elsewhere")
+def test_a_window_system_without_a_display_is_refused_with_advice():
+    run = probe(MUJOCO_GL="glfw", DISPLAY="", WAYLAND_DISPLAY="")
+    assert run.returncode != 0
+    last = run.stderr[run.stderr.rindex("tubelet.core.errors.RenderError") :]
+    assert "glfw: " in last
+    assert "Unset MUJOCO_GL=glfw" in last
+
+
 def test_environments_share_one_renderer_per_size():
     first, second = envs.make("tubelet/Reacher-v0"), envs.make("tubelet/Reacher-v0")
     model = load_model("reacher.xml")
