@@ -39,7 +39,7 @@ docs: $(DOCS_INSTALLED)
 	$(BIN)/mkdocs build --strict
 
 bench: $(INSTALLED)
-	$(BIN)/python -m tubelet.benchmarks.speed
+	$(BIN)/python -m tubelet.benchmarks.speed all
 
 # The stamp makes later runs quick: only a changed pyproject.toml or constraints.txt installs again.
 $(INSTALLED): pyproject.toml constraints.txt
