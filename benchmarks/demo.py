@@ -56,17 +56,17 @@ class DemoConfig:
     """Episodes collected."""
     steps: int = 100
     """Environment steps per episode."""
-    pretrain_steps: int = 500
+    pretrain_steps: int = 400
     """V-JEPA steps."""
-    vjepa_steps: int = 2000
+    vjepa_steps: int = 1200
     """Dynamics steps on the frozen encoder."""
-    end_to_end_steps: int = 1200
+    end_to_end_steps: int = 1000
     """Steps of the end-to-end recipe."""
     seeds: int = 1
     """Trainings of each recipe."""
-    problems: int = 200
+    problems: int = 100
     """Goals per table."""
-    budget: int = 100
+    budget: int = 50
     """Environment steps per goal."""
     cores: int = 0
     """Cores to use; 0 is all. Two recipes train side by side on half of them each."""
@@ -176,20 +176,18 @@ def _plan_vjepa(config: DemoConfig) -> None:
     data = TrajectorySet.open(Path(config.out) / "data")
     model = recipes.load_world_model(_folder(config, "vjepa", 0))
     floors = suite.standard_floors(budget=config.budget, action_dim=2, trajectories=data)
-    untrained = suite.fresh_model(model, seed=0)
-    floors.append(suite.model_method("untrained V-JEPA model", untrained, role="floor"))
-    _plan(config, [*_methods(config, "vjepa"), *floors])
+    oracle = suite.oracle_method(
+        ENV, action_block=model.config.action_block, threads=torch.get_num_threads()
+    )
+    _plan(config, [*_methods(config, "vjepa"), oracle, *floors])
     _landscape(config, model)
 
 
 def _plan_end_to_end(config: DemoConfig) -> None:
     model = recipes.load_world_model(_folder(config, "end-to-end", 0))
-    oracle = suite.oracle_method(
-        ENV, action_block=model.config.action_block, threads=torch.get_num_threads()
-    )
     untrained = suite.fresh_model(model, seed=0)
-    floor = suite.model_method("untrained end-to-end model", untrained, role="floor")
-    _plan(config, [*_methods(config, "end-to-end"), oracle, floor])
+    floor = suite.model_method("untrained model", untrained, role="floor")
+    _plan(config, [*_methods(config, "end-to-end"), floor])
 
 
 def _methods(config: DemoConfig, recipe: str) -> list[suite.Method]:

@@ -35,9 +35,13 @@ from .goal_reaching import Agent, GoalReachingResult, evaluate
 from .results import load_results, save_result
 
 # What every model and the oracle plan with, unless told otherwise.
-CEM_CONFIG = CEMConfig(horizon=5, samples=64, iterations=4, elites=10, chunk=2048)
+# A wide, time-correlated search reaches the far side; the saturating cost lets it: without, every
+# step of the way around the arm's circle, where latent distance first rises, speaks against going.
+CEM_CONFIG = CEMConfig(
+    horizon=8, samples=64, iterations=4, elites=10, init_std=1.0, noise_beta=1.0, chunk=8192
+)
 MPC_CONFIG = MPCConfig(execute=1, hold=True)
-COST = LatentCost(kind="l2", steps="sum")
+COST = LatentCost(kind="l2", steps="sum", saturation=0.3)
 
 Kind = Literal["far", "near"]
 

@@ -34,6 +34,9 @@ class LatentCost:
         token_weights: one non-negative number per token, or empty for all alike.
         proprio_weight: adds this times the proprioceptive distance (mean over the P entries;
             absolute for "l1", squared otherwise). 0 ignores proprioception.
+        saturation: c > 0 replaces each step's distance d by ``d / (d + c)``. Far from the goal, where
+            latent distance says little and may have to rise before it falls, all steps then cost
+            nearly the same; arriving early and staying is what pays. 0 leaves distances alone.
 
     Raises:
         ConfigError: an impossible setting, when built.
@@ -46,6 +49,7 @@ class LatentCost:
     weights: tuple[float, ...] = ()
     token_weights: tuple[float, ...] = ()
     proprio_weight: float = 0.0
+    saturation: float = 0.0
 
     def __post_init__(self) -> None:
         checks = {
@@ -60,6 +64,9 @@ class LatentCost:
             f"proprio_weight = {self.proprio_weight}: must be 0 or more": (
                 0 <= self.proprio_weight < float("inf")
             ),
+            f"saturation = {self.saturation}: must be 0 or more": (
+                0 <= self.saturation < float("inf")
+            ),
         }
         wrong = [message for message, fine in checks.items() if not fine]
         if wrong:
@@ -73,6 +80,8 @@ class LatentCost:
         cost = self._token_distance(trajectory.tokens.float(), goal.tokens.float())
         if self.proprio_weight:
             cost = cost + self.proprio_weight * self._proprio_distance(trajectory, goal)
+        if self.saturation:
+            cost = cost / (cost + self.saturation)
         return cost @ weights
 
     def _step_weights(self, tokens: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ def test_known_values():
     assert cost(kind="cosine") == pytest.approx(1 - 3 / 10**0.5)
     assert cost(steps="sum") == pytest.approx((0.5 + 2.5) / 2)
     assert cost(steps="discounted", discount=0.5) == pytest.approx((0.5 * 0.5 + 2.5) / 1.5)
+    assert cost(steps="sum", saturation=1.5) == pytest.approx((0.5 / 2.0 + 2.5 / 4.0) / 2)
     assert cost(steps="weights", weights=(3.0, 1.0)) == pytest.approx((3 * 0.5 + 2.5) / 4)
 
 
