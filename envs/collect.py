@@ -40,7 +40,7 @@ class CollectConfig:
     """Folder of the trajectory set."""
     episodes: int = 600
     """Number of episodes."""
-    steps: int = 20
+    steps: int = 100
     """Environment steps per episode; an episode has one frame more."""
     image_size: int = 64
     """Height and width of the frames in pixels, even."""

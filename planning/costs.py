@@ -34,9 +34,9 @@ class LatentCost:
         token_weights: one non-negative number per token, or empty for all alike.
         proprio_weight: adds this times the proprioceptive distance (mean over the P entries;
             absolute for "l1", squared otherwise). 0 ignores proprioception.
-        saturation: c > 0 replaces each step's distance d by ``d / (d + c)``. Far from the goal, where
-            latent distance says little and may have to rise before it falls, all steps then cost
-            nearly the same; arriving early and staying is what pays. 0 leaves distances alone.
+        saturation: c > 0 replaces each step's distance d by ``d / (d + c)``. Far from the goal,
+            where latent distance says little and may have to rise before it falls, all steps then
+            cost nearly the same; arriving early and staying is what pays. 0 switches it off.
 
     Raises:
         ConfigError: an impossible setting, when built.
