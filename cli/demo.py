@@ -22,10 +22,9 @@ def long() -> Config:
     return replace(
         Config(),
         out="runs/demo-long",
-        episodes=1000,
-        pretrain_steps=1500,
-        vjepa_steps=3000,
-        end_to_end_steps=2400,
+        pretrain_steps=1000,
+        vjepa_steps=1500,
+        end_to_end_steps=1800,
         seeds=3,
     )
 
