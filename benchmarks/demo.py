@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core import machine
 from ..core.errors import ConfigError, TubeletError
 from ..core.rng import numpy_generator
 from ..datasets.corpus import index_corpus
@@ -312,7 +312,7 @@ def _side_by_side(
         TubeletError: a stage failed: its message, or the name of its log.
     """
     context = multiprocessing.get_context("spawn")
-    cores = config.cores or len(os.sched_getaffinity(0))
+    cores = config.cores or machine.cores()
     threads = max(1, cores // len(stages))
     logs = {name: Path(config.out) / f"{name}.log" for name in stages}
     workers = {
