@@ -39,26 +39,25 @@ def ridge_r2(features: Tensor, targets: Tensor, *, penalty: float = 1e-2) -> flo
         features: ``[M, F]``. targets: ``[M, K]``. penalty: relative to the mean feature variance.
 
     Returns:
-        R² averaged over targets with variance; 1 is perfect, 0 is the mean, negative is worse.
-        0 for fewer than four samples, which cannot tell.
+        R² pooled over targets (total error over total variance), so that a target that hardly
+        varies hardly counts; 1 is perfect, 0 is the mean, negative is worse. 0 for fewer than four
+        samples, or targets without variance, which cannot tell.
     """
     half = len(features) // 2
     if half < 2:
         return 0.0
     x, y = features.double(), targets.double()
-    mean, scale = x[:half].mean(0), x[:half].std(0).clamp_min(1e-6)
-    x = (x - mean) / scale
+    x = x - x[:half].mean(0)
+    # One scale for all: a channel that was constant in one half must not explode in the other.
+    x = x / x[:half].square().mean().sqrt().clamp_min(1e-9)
     offset = y[:half].mean(0)
     gram = x[:half] @ x[:half].T  # dual form: samples are fewer than features
     eye = torch.eye(half, dtype=gram.dtype, device=gram.device)
     dual = torch.linalg.solve(gram + penalty * x.shape[1] * eye, y[:half] - offset)
     predicted = x[half:] @ (x[:half].T @ dual) + offset
-    error = (predicted - y[half:]).square().mean(0)
-    variance = y[half:].var(0, unbiased=False)
-    alive = variance > 1e-9
-    if not alive.any():
-        return 0.0
-    return (1 - error[alive] / variance[alive]).mean().item()
+    error = (predicted - y[half:]).square().sum()
+    variance = (y[half:] - y[half:].mean(0)).square().sum()
+    return (1 - error / variance).item() if variance > 1e-9 else 0.0
 
 
 def pixel_probe(tokens: Tensor, video: Tensor) -> float:
