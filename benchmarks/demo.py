@@ -14,7 +14,7 @@ import json
 import multiprocessing
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -106,7 +106,7 @@ def run_demo(config: DemoConfig) -> Path:
     _say("train both recipes, side by side", started)
     _side_by_side(config, {"vjepa": _train_vjepa, "end-to-end": _train_end_to_end}, started)
     _say("reach goals", started)
-    _side_by_side(config, {"plan-vjepa": _plan_vjepa, "plan-end-to-end": _plan_end_to_end}, started)
+    _side_by_side(config, {"plan-far": _plan_far, "plan-near": _plan_near}, started)
     _prediction_table(config)
     page = out / "report.html"
     build_report(out, title="tubelet demo: image goals by planning in latent space").write(page)
@@ -172,35 +172,34 @@ def _train(config: DemoConfig, name: str, seed: int, train: Any, steps: int, **k
     )
 
 
-def _plan_vjepa(config: DemoConfig) -> None:
-    data = TrajectorySet.open(Path(config.out) / "data")
-    model = recipes.load_world_model(_folder(config, "vjepa", 0))
-    floors = suite.standard_floors(budget=config.budget, action_dim=2, trajectories=data)
-    oracle = suite.oracle_method(
-        ENV, action_block=model.config.action_block, threads=torch.get_num_threads()
-    )
-    _plan(config, [*_methods(config, "vjepa"), oracle, *floors])
-    _landscape(config, model)
+def _plan_far(config: DemoConfig) -> None:
+    _plan(config, "far")
 
 
-def _plan_end_to_end(config: DemoConfig) -> None:
-    model = recipes.load_world_model(_folder(config, "end-to-end", 0))
-    untrained = suite.fresh_model(model, seed=0)
-    floor = suite.model_method("untrained model", untrained, role="floor")
-    _plan(config, [*_methods(config, "end-to-end"), floor])
+def _plan_near(config: DemoConfig) -> None:
+    _plan(config, "near")
+    _landscape(config, recipes.load_world_model(_folder(config, "vjepa", 0)))
 
 
-def _methods(config: DemoConfig, recipe: str) -> list[suite.Method]:
-    models = {
-        seed: recipes.load_world_model(_folder(config, recipe, seed))
+def _plan(config: DemoConfig, kind: suite.Kind) -> None:
+    """Every trained model, the ceiling and every floor on one set of goals."""
+    methods = [
+        suite.model_method(
+            label, recipes.load_world_model(_folder(config, recipe, seed)), seed=seed
+        )
+        for recipe, label in RECIPES.items()
         for seed in range(config.seeds)
-    }
-    return [suite.model_method(RECIPES[recipe], m, seed=seed) for seed, m in models.items()]
-
-
-def _plan(config: DemoConfig, methods: Sequence[suite.Method]) -> None:
-    for kind in ("far", "near"):
-        suite.run_goal_reaching(config.out, methods, _episodes(config, kind), films=3)
+    ]
+    model = recipes.load_world_model(_folder(config, "end-to-end", 0))
+    block, threads = model.config.action_block, torch.get_num_threads()
+    methods.append(suite.oracle_method(ENV, action_block=block, threads=threads))
+    methods += suite.standard_floors(
+        budget=config.budget,
+        action_dim=model.config.action_dim,
+        trajectories=TrajectorySet.open(Path(config.out) / "data"),
+        untrained=model,
+    )
+    suite.run_goal_reaching(config.out, methods, _episodes(config, kind), films=3)
 
 
 # --- what the report shows beside success -----------------------------------------------------
