@@ -103,7 +103,7 @@ def run(config: Config) -> dict[str, Any]:
             budget=50, action_dim=2, trajectories=data, image_size=config.image_size
         ),
     ]
-    episodes = suite.episode_set(out / "far.npz", ENV, "far", config.problems, seed=1, budget=50)
+    episodes = suite.episode_set(out / "far.npz", ENV, "far", config.problems, seed=1000, budget=50)
     results = suite.run_goal_reaching(out, methods, episodes, image_size=config.image_size)
     report = {
         "machine": facts(),
