@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ..core import machine
 from ..core.errors import ConfigError, TubeletError
+from ..core.io import atomic_write_text
 from ..core.rng import numpy_generator
 from ..datasets.corpus import index_corpus
 from ..datasets.trajectories import TrajectorySet
@@ -36,7 +37,7 @@ from ..vjepa import presets, recipes
 from ..vjepa.encoder import TubeletEncoder
 from . import suite
 from .landscape import latent_landscape
-from .probes import pixel_pca_features, ridge_probe
+from .probes import ProbeResult, pixel_pca_features, ridge_probe
 from .results import Table, save_result
 from .tables import print_leaderboard
 
@@ -120,6 +121,16 @@ def run_demo(config: DemoConfig) -> Path:
 # --- stages, each in a process of its own -----------------------------------------------------
 
 
+def _training_videos(config: DemoConfig) -> Path:
+    """A list file of the videos that models may learn from: the held-out episodes' are not in it."""
+    data = TrajectorySet.open(Path(config.out) / "data")
+    kept, _ = recipes.split_episodes(data.num_episodes, HELD_OUT)
+    path = Path(config.out) / "training-videos.txt"
+    names = [str(data.video_path(episode).resolve()) for episode in kept]
+    atomic_write_text(path, "\n".join(names) + "\n")
+    return path
+
+
 def _train_vjepa(config: DemoConfig) -> None:
     for seed in range(config.seeds):
         encoder_run = _folder(config, "pretrain", seed)
@@ -128,7 +139,7 @@ def _train_vjepa(config: DemoConfig) -> None:
             base.loop, steps=config.pretrain_steps, report_every=max(1, config.pretrain_steps // 5)
         )
         settings = recipes.VideoPretrainConfig(
-            videos=str(Path(config.out) / "data" / "videos"),
+            videos=str(_training_videos(config)),
             out=str(encoder_run),
             resume=True,
             clips=presets.clips("nano"),
@@ -149,7 +160,7 @@ def _train_vjepa(config: DemoConfig) -> None:
 
 
 def _train_end_to_end(config: DemoConfig) -> None:
-    index = index_corpus(Path(config.out) / "data" / "videos", progress=False)
+    index = index_corpus(_training_videos(config), progress=False)
     mean, std = recipes.pixel_stats(index)
     encoder = replace(presets.end_to_end_encoder(), pixel_mean=mean, pixel_std=std)
     for seed in range(config.seeds):
@@ -241,8 +252,8 @@ def _features(encoder: TubeletEncoder, frames: Tensor, width: int | None = None)
     return (u[:, :width] * s[:width]).numpy()
 
 
-def _probe(features: np.ndarray, p: _ProbeSet, name: str, step: int | None = None) -> Any:
-    return ridge_probe(features, p.targets, p.episodes, name=name, target_names=ANGLES, step=step)
+def _probe(features: np.ndarray, p: _ProbeSet, name: str) -> ProbeResult:
+    return ridge_probe(features, p.targets, p.episodes, name=name, target_names=ANGLES)
 
 
 def _online_probe(encoder: TubeletEncoder, p: _ProbeSet) -> dict[str, float]:

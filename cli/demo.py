@@ -18,7 +18,7 @@ class Config(DemoConfig):
 
 
 def long() -> Config:
-    """An hour on two cores: longer training, three seeds."""
+    """Sized for an hour on two cores: longer training, three seeds."""
     return replace(
         Config(),
         out="runs/demo-long",
