@@ -122,7 +122,7 @@ def run_demo(config: DemoConfig) -> Path:
 
 
 def _training_videos(config: DemoConfig) -> Path:
-    """A list file of the videos that models may learn from: the held-out episodes' are not in it."""
+    """A list file of the videos that models may learn from: all but the held-out episodes'."""
     data = TrajectorySet.open(Path(config.out) / "data")
     kept, _ = recipes.split_episodes(data.num_episodes, HELD_OUT)
     path = Path(config.out) / "training-videos.txt"
