@@ -37,7 +37,7 @@ from ..vjepa import presets, recipes
 from ..vjepa.encoder import TubeletEncoder
 from . import suite
 from .landscape import latent_landscape
-from .probes import ProbeResult, pixel_pca_features, ridge_probe
+from .probes import ProbeResult, pca_features, ridge_probe
 from .results import Table, save_result
 from .tables import print_leaderboard
 
@@ -245,11 +245,7 @@ def _features(encoder: TubeletEncoder, frames: Tensor, width: int | None = None)
     """Flattened tokens of each observation ``[M, N * D]``, or their first ``width`` components."""
     with torch.inference_mode():
         tokens = torch.cat([encoder(part) for part in frames.split(256)]).flatten(1).float()
-    if width is None:
-        return tokens.numpy()
-    centred = tokens - tokens.mean(0)
-    u, s, _ = torch.linalg.svd(centred, full_matrices=False)
-    return (u[:, :width] * s[:width]).numpy()
+    return tokens.numpy() if width is None else pca_features(tokens.numpy(), width)
 
 
 def _probe(features: np.ndarray, p: _ProbeSet, name: str) -> ProbeResult:
@@ -271,7 +267,7 @@ def _probe_results(config: DemoConfig, encoder_run: Path, p: _ProbeSet, width: i
         save_result(config.out, _probe(_features(encoder, p.frames), p, f"{name}, all tokens"))
         reduced = _features(encoder, p.frames, width)
         save_result(config.out, _probe(reduced, p, f"{name}, {width} components"))
-    pixels = pixel_pca_features(p.frames.numpy(), width)
+    pixels = pca_features(p.frames.numpy(), width)
     save_result(config.out, _probe(pixels, p, f"pixel PCA, {width} components"))
 
 

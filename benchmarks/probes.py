@@ -128,13 +128,13 @@ def split_episodes(
     return train, valid, test, (len(parts[0]), len(parts[1]), len(parts[2]))
 
 
-def pixel_pca_features(
+def pca_features(
     frames: np.ndarray, width: int, *, fit_rows: np.ndarray | None = None, fit_limit: int = 1500
 ) -> np.ndarray:
-    """Principal components of raw pixels: the features that cost nothing to learn.
+    """Principal components, of raw pixels for one: the features that cost nothing to learn.
 
     Args:
-        frames: uint8 ``[M, ...]`` images or clips. width: components, to match a model's features.
+        frames: ``[M, ...]`` images or clips (uint8), or wider features (float) to cut down. width: components, to match a model's features.
         fit_rows: rows or bool mask the components are fitted on (the training episodes' rows).
         fit_limit: at most this many of them, evenly spaced (exact SVD of a fit_limit² Gram matrix).
 

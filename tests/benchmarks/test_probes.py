@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from tubelet.benchmarks.probes import pixel_pca_features, ridge_probe, split_episodes
+from tubelet.benchmarks.probes import pca_features, ridge_probe, split_episodes
 from tubelet.core.errors import ConfigError
 
 
@@ -77,7 +77,7 @@ def test_too_few_episodes_and_odd_shapes_are_refused():
 def test_pca_keeps_the_largest_directions():
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (80, 6, 6, 3), dtype=np.uint8)
-    features = pixel_pca_features(frames, 10)
+    features = pca_features(frames, 10)
     assert features.shape == (80, 10)
     flat = frames.reshape(80, -1).astype(float)
     singular = np.linalg.svd(flat - flat.mean(0), compute_uv=False)
@@ -91,16 +91,16 @@ def test_pca_is_fitted_on_the_given_rows_only():
     changed[40:] = 0
     fit = np.arange(60) < 40
     np.testing.assert_allclose(
-        pixel_pca_features(frames, 5, fit_rows=fit)[:40],
-        pixel_pca_features(changed, 5, fit_rows=fit)[:40],
+        pca_features(frames, 5, fit_rows=fit)[:40],
+        pca_features(changed, 5, fit_rows=fit)[:40],
     )
 
 
 def test_pca_beyond_the_rank_is_zero_not_noise():
     frames = np.zeros((30, 4, 4, 3), np.uint8)
     frames[:, 0, 0, 0] = np.arange(30)
-    features = pixel_pca_features(frames, 4)
+    features = pca_features(frames, 4)
     assert features[:, 0].std() > 1
     assert (features[:, 1:] == 0).all()
     with pytest.raises(ConfigError, match="width 31"):
-        pixel_pca_features(frames, 31)
+        pca_features(frames, 31)
