@@ -134,7 +134,8 @@ def pca_features(
     """Principal components, of raw pixels for one: the features that cost nothing to learn.
 
     Args:
-        frames: ``[M, ...]`` images or clips (uint8), or wider features (float) to cut down. width: components, to match a model's features.
+        frames: ``[M, ...]`` images or clips (uint8), or wider features (float) to cut down.
+        width: components, to match a model's features.
         fit_rows: rows or bool mask the components are fitted on (the training episodes' rows).
         fit_limit: at most this many of them, evenly spaced (exact SVD of a fit_limit² Gram matrix).
 
