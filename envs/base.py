@@ -99,7 +99,8 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     @abstractmethod
     def plan_features(self, position: np.ndarray) -> np.ndarray:
         """Coordinates in which the straight line to the goal is a fair cost: positions
-        ``[..., nq]`` to float64 ``[..., F]``, on the scale of the success tolerance."""
+        ``[..., nq]`` to float64 ``[..., F]``, in units of which the success tolerance is a few
+        tenths (the scale of normalised latents, so that planners can keep their settings)."""
         raise NotImplementedError
 
     @abstractmethod

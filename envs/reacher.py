@@ -67,10 +67,10 @@ class Reacher(GoalEnv):
         return np.array(values, np.float32)
 
     def plan_features(self, position: np.ndarray) -> np.ndarray:
-        """Elbow, fingertip, and the wrist's angle times a link's length: ``[..., 5]``, all in
-        metres. The angle itself, since the way from one end of its range to the other is long."""
+        """Elbow, fingertip, and the wrist's angle in radians: ``[..., 5]``, the points in link
+        lengths. The angle itself, since the way from one end of its range to the other is long."""
         elbow, tip = arm_points(position)
-        return np.concatenate([elbow, tip, LINK * position[..., 1:]], axis=-1)
+        return np.concatenate([elbow / LINK, tip / LINK, position[..., 1:]], axis=-1)
 
     def scripted_policy(self, rng: np.random.Generator) -> Callable[[int], np.ndarray]:
         """Proportional-derivative control to random poses, the short way round, a new one every 10
