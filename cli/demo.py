@@ -22,7 +22,7 @@ def long() -> Config:
     return replace(
         Config(),
         out="runs/demo-long",
-        pretrain_steps=1000,
+        pretrain_steps=1200,
         vjepa_steps=1500,
         end_to_end_steps=1800,
         seeds=3,
