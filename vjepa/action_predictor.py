@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..core.errors import ConfigError
 from .blocks import Block, init_weights
-from .positions import Grid, Rotation, check_rope, rope_table
+from .positions import Grid, PositionConfig, Rotation, check_positions, rope_table
 
 Cache = list[tuple[Tensor, Tensor]]
 
@@ -46,7 +46,7 @@ class ActionPredictorConfig:
                 f"predictor.width = {self.width}, depth = {self.depth}, heads = {self.heads}: all "
                 f"must be positive and heads divide the width (nearest width: {near})"
             )
-        check_rope("predictor", self.width, self.heads)
+        check_positions("predictor", PositionConfig(), self.width, self.heads)
 
 
 class AdaBlock(Block):
@@ -175,7 +175,7 @@ class ActionPredictor(nn.Module):
 
         Args:
             latents: ``[B, T, N, D]``. actions: ``[B, T, A]``.
-            cache: per block the keys and values ``[B, h, M, d]`` of earlier steps, or None.
+            cache: per block the keys and values ``[B, M, h, d]`` of earlier steps, or None.
 
         Returns:
             predictions ``[B, T, N, D]`` and the cache with the new steps appended.
@@ -187,7 +187,7 @@ class ActionPredictor(nn.Module):
                 f"predictor of {self.tokens} tokens and action width {self.action_dim}"
             )
         per_step = N + (self.config.conditioning == "tokens")
-        past = 0 if cache is None else cache[0][0].shape[2] // per_step
+        past = 0 if cache is None else cache[0][0].shape[1] // per_step
         x = self.embed(latents) + self.place
         condition = self.act(actions)  # [B, T, width]
         if self.config.conditioning == "tokens":
@@ -211,7 +211,7 @@ class ActionPredictor(nn.Module):
         ids = torch.arange(past * N, (past + steps) * N, device=device).view(steps, N)
         if self.config.conditioning == "tokens":
             ids = torch.cat([ids[:, :1], ids], dim=1)
-        return Rotation(table.cos[ids.flatten()], table.sin[ids.flatten()])
+        return table.select(ids.flatten())
 
 
 def block_causal_mask(past: int, steps: int, tokens: int, device: torch.device) -> Tensor:
@@ -244,7 +244,7 @@ def _step(
         y = block.norm1(x)
     q, k, v = block.attn.project(y, rotation)
     if old is not None:
-        k, v = torch.cat([old[0], k], dim=2), torch.cat([old[1], v], dim=2)
+        k, v = torch.cat([old[0], k], dim=1), torch.cat([old[1], v], dim=1)
     y = block.attn.attend(q, k, v, mask)
     x = x + (gate1 * y if ada else y)
     y = block.norm2(x)

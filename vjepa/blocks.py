@@ -1,17 +1,25 @@
-"""Transformer blocks shared by the encoder and the predictors.
+"""Transformer blocks shared by the encoder, the predictors and the probes.
 
 Notation: B batch, N tokens, D width, h heads, d = D / h head width.
+
+Several token sets of different lengths (the contexts of both mask kinds, say) go through a block
+as one *packed* sequence ``[1, total, D]``: everything that works token by token runs once on all of
+them, attention within each set. ``sets`` then lists the ``(B, N)`` of each.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .positions import Rotation
+
+Sets = Sequence[tuple[int, int]]
+"""(samples, tokens per sample) of each set of a packed sequence, in order."""
 
 
 class Attention(nn.Module):
@@ -29,22 +37,50 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def project(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values ``[B, h, N, d]`` of ``x [B, N, D]``, rotated."""
-        B, N, D = x.shape
-        q, k, v = self.qkv(x).view(B, N, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
-        if rotation is not None:
-            q, k = rotation(q), rotation(k)
+        """Queries, keys and values ``[B, N, h, d]`` of ``x [B, N, D]``, rotated."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # [B, N, 3, h, d]
+        if rotation is None:
+            q, k, v = qkv.unbind(2)
+        else:
+            (q, k), v = rotation(qkv[:, :, :2]).unbind(2), qkv[:, :, 2]
         return q, k, v
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attention output ``[B, N, D]``; ``mask`` bool ``[N, M]``, True where q may see k."""
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.proj(x.transpose(1, 2).flatten(2))
+        return self.proj(_attend(q, k, v, mask))
 
     def forward(
-        self, x: Tensor, rotation: Rotation | None = None, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        rotation: Rotation | None = None,
+        mask: Tensor | None = None,
+        sets: Sets | None = None,
     ) -> Tensor:
-        return self.attend(*self.project(x, rotation), mask)
+        q, k, v = self.project(x, rotation)
+        return self.proj(
+            _attend(q, k, v, mask) if sets is None else packed_attention(q, k, v, sets)
+        )
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    return x.transpose(1, 2).flatten(2)
+
+
+def packed_attention(q: Tensor, k: Tensor, v: Tensor, sets: Sets) -> Tensor:
+    """Attention within each of the sets of a packed sequence.
+
+    Args:
+        q, k, v: ``[1, total, h, d]``. sets: as in the module's docstring.
+
+    Returns:
+        ``[1, total, D]``.
+    """
+    sizes = [samples * tokens for samples, tokens in sets]
+    parts = zip(*(x[0].split(sizes) for x in (q, k, v)), sets, strict=True)
+    out = [_attend(*(x.unflatten(0, shape) for x in qkv), None) for *qkv, shape in parts]
+    return torch.cat([x.flatten(0, 1) for x in out]).unsqueeze(0)
 
 
 class MLP(nn.Module):
@@ -62,17 +98,21 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block (ViT; LayerNorm eps 1e-6 as in the V-JEPA family)."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0):
+    def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0, eps: float = 1e-6):
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.norm1 = nn.LayerNorm(width, eps=eps)
         self.attn = Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = MLP(width, int(width * mlp_ratio))
+        self.norm2 = nn.LayerNorm(width, eps=eps)
+        self.mlp = MLP(width, round(width * mlp_ratio))
 
     def forward(
-        self, x: Tensor, rotation: Rotation | None = None, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        rotation: Rotation | None = None,
+        mask: Tensor | None = None,
+        sets: Sets | None = None,
     ) -> Tensor:
-        x = x + self.attn(self.norm1(x), rotation, mask)
+        x = x + self.attn(self.norm1(x), rotation, mask, sets)
         return x + self.mlp(self.norm2(x))
 
 

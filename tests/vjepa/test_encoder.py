@@ -6,10 +6,12 @@ import torch.nn.functional as F
 
 from tubelet.core.errors import ConfigError
 from tubelet.vjepa.encoder import EncoderConfig, TubeletEncoder
-from tubelet.vjepa.positions import Grid
+from tubelet.vjepa.positions import SINCOS, Grid, PositionConfig
+
+ROPE = PositionConfig()
 
 
-def make(position="rope", **changes):
+def make(position=ROPE, **changes):
     settings = {"width": 24, "depth": 2, "heads": 2, "patch": 4, "tubelet": 2}
     torch.manual_seed(0)
     encoder = TubeletEncoder(EncoderConfig(position=position, **{**settings, **changes}))
@@ -24,7 +26,7 @@ def clip(*shape, seed=0):
     return torch.randint(0, 256, (*shape, 3), dtype=torch.uint8, generator=generator)
 
 
-POSITIONS = pytest.mark.parametrize("position", ["rope", "sincos"])
+POSITIONS = pytest.mark.parametrize("position", [ROPE, SINCOS], ids=["rope", "sincos"])
 
 
 def test_patch_embedding_is_the_convolution_of_the_normalised_clip():
@@ -38,7 +40,7 @@ def test_patch_embedding_is_the_convolution_of_the_normalised_clip():
         encoder.patch_embed.bias,
         stride=(c.tubelet, c.patch, c.patch),
     )
-    got = encoder.embed(encoder.patchify(video, c.grid(4, 8, 12)))
+    got = encoder._linear(encoder.patch_embed, encoder.patchify(video, c.grid(4, 8, 12)))
     assert torch.allclose(got, wanted.flatten(2).transpose(1, 2), atol=1e-4)
 
 
@@ -144,3 +146,78 @@ def test_output_is_layer_normed_and_initialisation_draws_depth_scaled_outputs():
 
 def test_pixel_constants_are_not_part_of_the_weights():
     assert not any(name.startswith("pixel") for name in make().state_dict())
+
+
+# --- what the members of the family add -------------------------------------------------------
+
+
+@POSITIONS
+def test_packing_selections_is_encoding_each(position):
+    encoder, video = make(position), clip(2, 4, 8, 12)
+    keeps = [torch.tensor([[0, 3, 11], [2, 5, 7]]), torch.tensor([[1, 2, 4, 6, 10]] * 2)]
+    packed = encoder.packed(video, keeps)
+    for got, keep in zip(packed, keeps, strict=True):
+        assert torch.allclose(got, encoder(video, keep), atol=1e-5)
+    sum(x.square().sum() for x in packed).backward()
+    assert all(p.grad is not None for p in encoder.parameters())
+
+
+def test_normalised_clips_give_the_tokens_of_their_bytes():
+    encoder, video = make(), clip(2, 4, 8, 12)
+    c = encoder.config
+    pixels = (video.float() / 255 - torch.tensor(c.pixel_mean)) / torch.tensor(c.pixel_std)
+    keep = torch.tensor([[1, 4], [0, 11]])
+    assert torch.allclose(encoder(pixels, normalised=True), encoder(video), atol=1e-4)
+    assert torch.allclose(encoder(pixels, keep, normalised=True), encoder(video, keep), atol=1e-4)
+
+
+def test_levels_are_the_normed_tokens_after_their_blocks():
+    encoder, video = make(depth=3, levels=(1, 3)), clip(2, 4, 8, 12)
+    tokens = []
+    for block in encoder.blocks:
+        block.register_forward_hook(lambda _m, _i, out: tokens.append(out))
+    both = encoder(video, all_levels=True)
+    assert both.shape == (2, 12, 48)
+    assert torch.equal(both[..., :24], encoder.norms[0](tokens[0]))
+    assert torch.equal(both[..., 24:], encoder.norms[1](tokens[2]))
+    assert torch.equal(encoder(video), both[..., 24:])
+
+
+@pytest.mark.parametrize("levels", [(1,), (2, 1, 3), (0, 3), (1, 1, 3), (1, 4)])
+def test_impossible_levels_are_refused(levels):
+    with pytest.raises(ConfigError, match=r"levels = \("):
+        EncoderConfig(width=24, depth=3, heads=2, levels=levels)
+
+
+def test_an_image_has_its_own_tokenizer_and_mark():
+    encoder = make(image_patches=True, modality=True)
+    image, video = clip(2, 1, 8, 12), clip(2, 2, 8, 12)
+    assert encoder(image).shape == encoder(video).shape == (2, 6, 24)
+    before = encoder(image), encoder(video)
+    with torch.no_grad():
+        encoder.image_mark.add_(1.0 + torch.arange(24))
+        encoder.image_embed.weight.mul_(2)
+    assert not torch.allclose(encoder(image), before[0])
+    assert torch.equal(encoder(video), before[1])
+    with pytest.raises(ConfigError, match="frames = 1"):
+        make()(image)
+
+
+def test_an_image_model_takes_single_frames():
+    encoder = make(PositionConfig(kind="sincos", axes="wh"), tubelet=1)
+    assert encoder(clip(2, 1, 8, 12)).shape == (2, 6, 24)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@POSITIONS
+def test_casting_the_module_works_in_low_precision(dtype, position):
+    encoder, video = make(position), clip(1, 4, 8, 8)
+    full = encoder(video)
+    half = encoder.to(dtype)(video)
+    assert half.dtype == dtype
+    assert (half.float() - full).abs().mean() < 0.05
+
+
+def test_bytes_are_not_taken_for_normalised_pixels():
+    with pytest.raises(ConfigError, match="floating"):
+        make()(clip(1, 2, 8, 8), normalised=True)
