@@ -1,19 +1,19 @@
-"""Training the world model's dynamics: teacher forcing, multi-step rollout and SIGReg.
+"""Training the world model's dynamics: teacher forcing, multi-step rollout and a regulariser.
 
-    loss = teacher + rollout_weight * rollout + sigreg_weight * SIGReg(latents per time step)
+    loss = teacher + rollout_weight * rollout + sigreg_weight * SIGReg(latents per time step) + …
 
 ``teacher`` predicts step t + 1 from true latents up to t; ``rollout`` from the first latent and the
 model's own predictions. Targets are the latents themselves, with gradient, when they are one vector
-per observation (SIGReg keeps them from collapsing; LeWM, arXiv 2603.19312), and constants when they
-are tokens of a frozen encoder.
+per observation (SIGReg keeps them from collapsing, LeWM, arXiv 2603.19312; or variance, covariance,
+slowness and inverse dynamics, PLDM, arXiv 2502.14819), and constants when they are tokens of a
+frozen encoder. The terms are those of :mod:`tubelet.vjepa.objectives`.
 """
 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -23,82 +23,22 @@ from ..core.rng import stream_seed, torch_generator
 from ..core.run import RunDir
 from ..datasets.windows import WindowBatch
 from .diagnostics import rankme
+from .dynamics_config import DynamicsConfig, objective
 from .encoder import TubeletEncoder
-from .engine import LoopConfig, fit
-from .optim import OptimConfig
-from .sigreg import sigreg
-from .world_model import WorldModel, WorldModelConfig
+from .engine import fit
+from .objectives.latents import Latents
+from .objectives.objective import Objective
+from .world_model import WorldModel
 
-
-@dataclass(frozen=True, kw_only=True)
-class DynamicsConfig:
-    """Everything that determines the training of a world model, besides the trajectories."""
-
-    model: WorldModelConfig = field(default_factory=WorldModelConfig)
-    """Architecture."""
-    freeze_encoder: bool = False
-    """Keep the given encoder as it is and train on its cached tokens."""
-    horizon: int = 5
-    """Model steps H of a training window."""
-    teacher_weight: float = 1.0
-    """Weight of the one-step loss."""
-    rollout_weight: float = 1.0
-    """Weight of the multi-step loss."""
-    sigreg_weight: float = 0.1
-    """Weight of SIGReg (times the batch size, as in LeWM); needs latent = "vector"."""
-    sigreg_slices: int = 128
-    """Random directions per step."""
-    batch_size: int = 64
-    """Windows per step."""
-    cache_stride: int = 5
-    """Environment steps between cached observations of a frozen encoder; divides the block."""
-    optim: OptimConfig = field(
-        default_factory=lambda: OptimConfig(
-            lr=1e-3,
-            start_lr=0.0,
-            final_lr=0.0,
-            warmup=0.05,
-            weight_decay=1e-3,
-            final_weight_decay=1e-3,
-            clip=1.0,
-        )
-    )
-    """Optimiser and schedules."""
-    loop: LoopConfig = field(default_factory=LoopConfig)
-    """Steps, logging and checkpoints."""
-    seed: int = 0
-    """Seed of the weights, the windows and the directions."""
-
-    def __post_init__(self) -> None:
-        for name in ("horizon", "batch_size", "sigreg_slices", "cache_stride"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)}: must be at least 1")
-        for name in ("teacher_weight", "rollout_weight", "sigreg_weight"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigError(f"{name} = {getattr(self, name)}: must be 0 or more, and finite")
-        if self.teacher_weight == self.rollout_weight == 0:
-            raise ConfigError(
-                "teacher_weight = rollout_weight = 0: nothing would train the predictor; "
-                "give one of them a positive weight"
-            )
-        if self.model.latent == "tokens" and not self.freeze_encoder:
-            raise ConfigError(
-                'model.latent = "tokens" with a trained encoder would collapse: nothing keeps the '
-                'tokens apart. Use freeze_encoder = true or model.latent = "vector"'
-            )
-        if self.model.latent == "vector" and self.sigreg_weight <= 0:
-            raise ConfigError(
-                f"sigreg_weight = {self.sigreg_weight}: a learned vector collapses without it"
-            )
-        if self.model.action_block % self.cache_stride:
-            raise ConfigError(
-                f"cache_stride = {self.cache_stride} does not divide the action block "
-                f"{self.model.action_block}"
-            )
+_NAMES = {"regress": "teacher", "multistep": "rollout"}
+_PROVIDES = ("pred", "target", "rollout", "rollout_target", "sequence", "actions")
 
 
 def build(config: DynamicsConfig, encoder: TubeletEncoder | None = None) -> WorldModel:
     """A world model with weights from the seed's stream, around ``encoder`` if one is given.
+
+    Its ``objective`` is the :class:`Objective` of the config, so that the parameters of a term (the
+    head of inverse dynamics) are trained and saved with the rest.
 
     Raises:
         ConfigError: the encoder's architecture is not the config's.
@@ -106,6 +46,13 @@ def build(config: DynamicsConfig, encoder: TubeletEncoder | None = None) -> Worl
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(config.seed, "weights"))
         model = WorldModel(config.model)
+        model.objective = Objective(
+            objective(config),
+            _PROVIDES,
+            seed=config.seed,
+            latent_dim=config.model.latent_dim,
+            action_dim=model.action_dim,
+        )
     if encoder is not None:
         if encoder.config != config.model.encoder:
             raise ConfigError(
@@ -127,27 +74,23 @@ def latents(model: WorldModel, batch: WindowBatch, *, frozen: bool) -> Tensor:
 def dynamics_losses(
     model: WorldModel, config: DynamicsConfig, batch: WindowBatch, step: int
 ) -> dict[str, Tensor]:
-    """The terms of one step: ``teacher``, ``rollout``, ``sigreg`` (vector) and ``loss``."""
+    """The terms of one step, ``teacher``, ``rollout``, ``sigreg``, … (those in use), and ``loss``.
+
+    ``model`` comes from :func:`build` with the same config.
+    """
+    terms = cast(Objective, model.get_submodule("objective"))
     z = latents(model, batch, frozen=config.freeze_encoder)
     actions = batch.actions.to(z.device)
-    terms: dict[str, Tensor] = {}
-    total = z.new_zeros(())
-    if config.teacher_weight > 0:
-        terms["teacher"] = (model.predictor(z[:, :-1], actions) - z[:, 1:]).square().mean()
-        total = total + config.teacher_weight * terms["teacher"]
-    if config.rollout_weight > 0:
-        imagined = model.predictor.rollout(z[:, :1], actions)
-        terms["rollout"] = (imagined - z[:, 1:]).square().mean()
-        total = total + config.rollout_weight * terms["rollout"]
-    if config.model.latent == "vector":
-        terms["sigreg"] = sigreg(
-            z[:, :, 0].transpose(0, 1),
-            slices=config.sigreg_slices,
-            generator=torch_generator(config.seed, "sigreg", step),
-        )
-        total = total + config.sigreg_weight * terms["sigreg"]
-    terms["loss"] = total
-    return terms
+    known = Latents(
+        step=step,
+        sequence=z[:, :, 0] if z.shape[2] == 1 else z,
+        actions=actions,
+        target=(z[:, 1:],),
+        rollout_target=z[:, 1:],
+        pred=(model.predictor(z[:, :-1], actions),) if "pred" in terms.needs else None,
+        rollout=model.predictor.rollout(z[:, :1], actions) if "rollout" in terms.needs else None,
+    )
+    return {_NAMES.get(str(name), str(name)): value for name, value in terms(known).items()}
 
 
 @torch.no_grad()

@@ -24,8 +24,8 @@ from tubelet.vjepa.dynamics import (
 )
 from tubelet.vjepa.encoder import EncoderConfig, TubeletEncoder
 from tubelet.vjepa.engine import LoopConfig
+from tubelet.vjepa.objectives.sigreg import sigreg
 from tubelet.vjepa.optim import OptimConfig
-from tubelet.vjepa.sigreg import sigreg
 from tubelet.vjepa.world_model import WorldModelConfig
 
 ENCODER = EncoderConfig(width=12, depth=1, heads=1, patch=8)
