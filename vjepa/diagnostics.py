@@ -1,6 +1,8 @@
 """Is the encoder learning or collapsing? Pure functions on embeddings, and a verdict.
 
-The V-JEPA loss does not say: it falls, then rises, and drops to zero on collapse. These do.
+The V-JEPA loss does not say: it falls, then rises, and drops to zero on collapse. These do. Give
+them a fixed held-out batch of at least 4 D samples; spectra are computed in float64 on centred
+embeddings. Distances between distributions are in :mod:`tubelet.vjepa.objectives.two_sample`.
 """
 
 from __future__ import annotations
@@ -30,6 +32,99 @@ def rankme(x: Tensor) -> float:
         return 1.0
     p = s[s > 1e-12 * total] / total
     return math.exp(-(p * p.log()).sum().item())
+
+
+def channel_std(x: Tensor) -> tuple[float, float]:
+    """Smallest and median standard deviation over the channels of ``x [M, D]``."""
+    std = x.double().std(dim=0)
+    return std.min().item(), std.median().item()
+
+
+def effective_rank(x: Tensor) -> float:
+    """exp of the entropy of the normalised covariance eigenvalues of ``x [M, D]``; 1 to D.
+
+    Roy and Vetterli 2007. RankMe is the same of singular values, and larger.
+    """
+    values = _eigenvalues(x)
+    p = values[values > 1e-12 * values.sum()] / values.sum()
+    return math.exp(-(p * p.log()).sum().item())
+
+
+def participation_ratio(x: Tensor) -> float:
+    """``(tr C)^2 / tr C^2`` of the covariance C of ``x [M, D]``: 1 to D; 1 if nothing varies."""
+    values = _eigenvalues(x)
+    total = values.sum().item()
+    return total**2 / values.square().sum().item() if total > 1e-150 else 1.0
+
+
+def alpha_req(x: Tensor) -> float:
+    """Decay a of the covariance spectrum, ``lambda_i ~ i^-a``, by least squares in logarithms.
+
+    alpha-ReQ (Agrawal et al. 2022): about 1 is good; far above is collapse to few directions.
+    Eigenvalues under 1e-12 of the largest are left out; NaN if fewer than two remain.
+    """
+    values = _eigenvalues(x)
+    values = values[values > 1e-12 * values[0]]
+    if len(values) < 2:
+        return math.nan
+    rank = torch.arange(1, len(values) + 1, dtype=values.dtype, device=values.device).log()
+    rank, log = rank - rank.mean(), values.log() - values.log().mean()
+    return -((rank * log).sum() / rank.square().sum()).item()
+
+
+def lidar(x: Tensor, *, delta: float = 1e-4) -> float:
+    """LiDAR (arXiv 2312.04000) of ``x [n, q, D]``: n objects, q views of each; 1 to min(n - 1, D).
+
+    Effective rank of the between-object covariance, whitened by the covariance over views plus
+    ``delta``: directions that tell objects apart count, nuisance does not.
+    """
+    x = x.double()
+    centres = x.mean(dim=1)
+    spread = (x - centres.unsqueeze(1)).flatten(0, 1)
+    within = spread.T @ spread / max(len(x) * (x.shape[1] - 1), 1)
+    within = within + delta * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    values, vectors = torch.linalg.eigh(within)
+    return effective_rank((centres - centres.mean(dim=0)) @ (vectors * values.rsqrt()))
+
+
+def mean_cosine(x: Tensor) -> float:
+    """Mean |cos| between different rows of ``x [M, D]``: 1 on a line, sqrt(2 / (pi D)) random."""
+    return _off_diagonal((_unit(x) @ _unit(x).T).abs()).mean().item()
+
+
+def alignment(u: Tensor, v: Tensor) -> float:
+    """Mean squared distance on the unit sphere of pairs ``[M, D]``; 0 to 4. arXiv 2005.10242."""
+    return (_unit(u) - _unit(v)).square().sum(dim=-1).mean().item()
+
+
+def uniformity(x: Tensor, *, t: float = 2.0) -> float:
+    """log of the mean of ``exp(-t |u - v|^2)`` over different rows of ``x [M, D]``, on the sphere.
+
+    0 is full collapse; a uniform sphere gives about -2 t (-3.5 at D = 16, t = 2).
+    """
+    squared = (2 - 2 * _unit(x) @ _unit(x).T).clamp_min(0)
+    return _off_diagonal(torch.exp(-t * squared)).mean().log().item()
+
+
+def covariance_ratio(predictions: Tensor, targets: Tensor) -> float:
+    """Total variance of predictions over that of targets (``[M, D]``): below 1, they are means.
+
+    0 where predictions do not vary; infinite where only they do.
+    """
+    return _over(_variance(predictions), _variance(targets))
+
+
+def action_sensitivity(predictions: Tensor, permuted: Tensor) -> float:
+    """How far predictions move when the actions are those of other samples; 0: actions are ignored.
+
+    Args:
+        predictions: ``[M, D]`` under the true actions. permuted: the same under permuted ones.
+
+    Returns:
+        mean squared change over the total variance of ``predictions``.
+    """
+    change = (predictions.double() - permuted.double()).square().sum(dim=-1).mean().item()
+    return _over(change, _variance(predictions))
 
 
 def ridge_r2(features: Tensor, targets: Tensor, *, penalty: float = 1e-2) -> float:
@@ -113,3 +208,64 @@ def verdict(report: Mapping[str, float], *, width: int) -> str:
     if report["prediction_std"] < 0.01:
         return f"warning: predictions are constant (std {report['prediction_std']:.4f})"
     return "healthy"
+
+
+def collapse_verdict(
+    *,
+    error: float,
+    variance: float,
+    rank: float,
+    width: int,
+    std: float,
+    probe: float,
+    chance: float = 0.0,
+    margin: float = 0.05,
+) -> str:
+    """``collapsed: …`` if three signs agree, ``warning: …`` if only the embeddings look it.
+
+    The signs: the prediction error is small, the embeddings are narrow (rank under a tenth of the
+    width, or std under 0.05), and a probe knows nothing. Never the error alone: a good model has a
+    small one too; and a constant code has the smallest.
+
+    Args:
+        error: mean squared prediction error. variance: mean variance of the targets per channel;
+            an error is small under a tenth of that, or of 1 where they vary less than a unit.
+        rank: RankMe of the embeddings. width: D. std: their median channel deviation.
+        probe: score of a linear probe. chance, margin: it knows nothing below their sum.
+    """
+    values = {"error": error, "variance": variance, "rank": rank, "std": std, "probe": probe}
+    bad = [name for name, value in values.items() if not math.isfinite(value)]
+    if bad:
+        return f"collapsed: {', '.join(bad)} not finite"
+    signs = [f"rank {rank:.1f} under a tenth of width {width}"] if rank < 0.1 * width else []
+    signs += [f"std {std:.3g} under 0.05"] if std < 0.05 else []
+    if not signs:
+        return "healthy"
+    found = " and ".join(signs)
+    if probe >= chance + margin:
+        return f"warning: {found}, but a probe still scores {probe:.3f}"
+    if error >= 0.1 * max(variance, 1.0):
+        return f"warning: {found}, but the prediction error is {error:.3g}"
+    return f"collapsed: {found}, prediction error {error:.3g}, probe {probe:.3f} at chance"
+
+
+def _eigenvalues(x: Tensor) -> Tensor:
+    """Eigenvalues of the covariance of ``x [M, D]``, largest first, float64."""
+    s = torch.linalg.svdvals(x.double() - x.double().mean(dim=0))
+    return s.square() / max(len(x) - 1, 1)
+
+
+def _variance(x: Tensor) -> float:
+    return x.double().var(dim=0).sum().item()
+
+
+def _over(above: float, below: float) -> float:
+    return above / below if below > 0 else (math.inf if above > 0 else 0.0)
+
+
+def _unit(x: Tensor) -> Tensor:
+    return F.normalize(x.double(), dim=-1)
+
+
+def _off_diagonal(x: Tensor) -> Tensor:
+    return x[~torch.eye(len(x), dtype=torch.bool, device=x.device)]

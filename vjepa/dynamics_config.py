@@ -118,9 +118,7 @@ def objective(config: DynamicsConfig) -> ObjectiveConfig:
         regress=RegressConfig(kind="l2", weight=c.teacher_weight) if c.teacher_weight else None,
         multistep=MultistepConfig(weight=c.rollout_weight) if c.rollout_weight else None,
         sigreg=sigreg if vector and c.sigreg_weight else None,
-        vicreg=VicregConfig(on="sequence", cov_norm="pairs", **spread)
-        if c.std_weight or c.cov_weight
-        else None,
+        vicreg=spread if c.std_weight or c.cov_weight else None,
         tempsim=tempsim if c.tempsim_weight else None,
         idm=IdmConfig(weight=c.idm_weight) if c.idm_weight else None,
     )

@@ -78,13 +78,13 @@ class Target(nn.Module):
         self.teacher = None if source is None else source.requires_grad_(False)
         self.train(self.training)
 
-    def forward(self, encoder: nn.Module, *inputs: Any) -> Tensor:
+    def forward(self, encoder: nn.Module, *inputs: Any, **options: Any) -> Tensor:
         """Normalised targets ``[..., D]`` of ``inputs``; without gradient unless shared."""
         if self.teacher is not None:
             with torch.no_grad():
-                return normalise(self.teacher(*inputs), self.config)
+                return normalise(self.teacher(*inputs, **options), self.config)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.stop_gradient):
-            return normalise(encoder(*inputs), self.config)
+            return normalise(encoder(*inputs, **options), self.config)
 
     def update(self, encoder: nn.Module, step: int, steps: int) -> None:
         """Call after the optimiser's step: moves the average (parameters; buffers are copied)."""
