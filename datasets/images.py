@@ -1,0 +1,265 @@
+"""Image files as clips of one frame: indexed, quarantined and drawn as videos are.
+
+>>> index = index_images("photos/")                                          # doctest: +SKIP
+>>> batches = image_batches(index, ImageConfig(size=64), batch_size=32)      # doctest: +SKIP
+>>> next(batches).video.shape                                                # doctest: +SKIP
+torch.Size([32, 1, 64, 64, 3])
+
+An index of images is a :class:`.corpus.CorpusIndex` whose videos have one frame, and its batches
+are those of :mod:`.clips`, so that whatever trains on videos trains on images.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ..core.errors import ConfigError, DatasetError, VideoDecodeError
+from ..core.io import atomic_path, atomic_write_json
+from .augment import AugmentConfig
+from .clips import ClipBatches, ClipConfig, _ClipSource
+from .corpus import (
+    BadVideo,
+    CorpusIndex,
+    VideoEntry,
+    _find,
+    _load_known,
+    _save,
+    _stamp,
+    check_bad_share,
+)
+from .corpus_cache import CorpusCache, _is_current
+from .image_file import check_image, read_image
+from .parallel import parallel_map
+from .timeline import VideoInfo
+
+IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+Verify = Literal["header", "full"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    """How images are drawn and scaled."""
+
+    size: int = 64
+    """Side of the square images in pixels (short side scaled, centre cut out)."""
+    seed: int = 0
+    """Names the random streams."""
+    max_bad_share: float = 0.5
+    """Stop when more than this share of the images turned out to be damaged."""
+
+    def __post_init__(self) -> None:
+        self.as_clips()
+
+    def as_clips(self) -> ClipConfig:
+        """The same as clips of one frame. Raises ConfigError for impossible values."""
+        return ClipConfig(
+            frames=1, size=self.size, seed=self.seed, max_bad_share=self.max_bad_share
+        )
+
+
+def image_crop(size: int | None = None) -> AugmentConfig:
+    """I-JEPA's augmentation: a random resized crop of area .3 to 1, no flip, no colours (arXiv
+    2301.08243, appendix A). For :func:`.augment.augment`, on the batch."""
+    return AugmentConfig(scale=(0.3, 1.0), ratio=(3 / 4, 4 / 3), flip=0.0, size=size)
+
+
+class ImageIndex(CorpusIndex):
+    """The usable images of a corpus in order of their paths, and the others with reasons.
+
+    Every entry is a :class:`.corpus.VideoEntry` of one frame, at time 0.
+    """
+
+    def decode_to_cache(
+        self,
+        folder: str | os.PathLike[str],
+        size: int,
+        backend: Any = "pillow",
+        *,
+        processes: int | None = None,
+        progress: bool = True,
+    ) -> CorpusCache:
+        """All images, scaled and cut to ``size``, in a memory map in ``folder``.
+
+        It is made first if it is absent or belongs to other files or another size. An image that
+        fails to decode is kept in the manifest with its reason and fails when read.
+        """
+        folder = Path(folder)
+        images = [
+            {"path": e.path, "bytes": e.bytes, "mtime_ns": e.mtime_ns, "frames": 1}
+            for e in self.entries
+        ]
+        wanted = {"size": size, "backend": backend, "videos": images}
+        if not _is_current(folder, wanted):
+            (folder / "manifest.json").unlink(missing_ok=True)  # the old pixels go now
+            failed = _decode_all([e.path for e in self.entries], folder, size, processes, progress)
+            images = [image | {"failed": f} for image, f in zip(images, failed, strict=True)]
+            atomic_write_json(folder / "manifest.json", wanted | {"videos": images})
+        return CorpusCache(folder)
+
+    def report(self) -> str:
+        """Counts, then one line per bad file with its reason, then the ignored files."""
+        return super().report().replace("videos usable", "images usable", 1)
+
+
+class ImageBatches(ClipBatches):
+    """The iterator that :func:`image_batches` returns; see :class:`.clips.ClipBatches`."""
+
+    def report(self) -> str:
+        """A count, then one line per image that failed to decode, with the reason."""
+        lines = [f"  {path}: {reason}" for path, reason in sorted(self.bad.items())]
+        return "\n".join([f"{len(self.bad)} images failed to decode", *lines])
+
+
+def index_images(
+    source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    *,
+    cache_path: str | os.PathLike[str] | None = None,
+    max_bad_share: float = 0.5,
+    verify: Verify = "full",
+    progress: bool = True,
+    processes: int | None = None,
+) -> ImageIndex:
+    """Index the images of ``source``, leaving out and listing those that cannot be used.
+
+    Args:
+        source: a folder (all files below it with an image extension; others are counted as
+            ignored, hidden ones skipped), a list file or an iterable of paths, as for
+            :func:`.corpus.index_corpus`.
+        cache_path: keep the index in this file; what it says is reused for files whose size and
+            modification time are unchanged.
+        max_bad_share: the largest tolerated share of bad files, in [0, 1].
+        verify: ``header`` reads kind and size only; ``full`` decodes every image, and so finds
+            truncated and damaged ones.
+        progress: show a progress bar. processes: see :func:`.parallel.parallel_map`.
+
+    Raises :class:`DatasetError` if there is no image, none is usable, or more than
+    ``max_bad_share`` are bad; it names counts and the first reasons.
+    """
+    if verify not in ("header", "full"):
+        raise ConfigError(f"verify={verify!r} is not one of header, full")
+    if not 0 <= max_bad_share <= 1:
+        raise ConfigError(f"max_bad_share={max_bad_share} is not a share between 0 and 1")
+    paths, ignored, name = _find_images(source)
+    known = _load_known(cache_path, verify)
+    results = [known.get(_stamp(path)) for path in paths]
+    missing = [path for path, result in zip(paths, results, strict=True) if result is None]
+    label = "index images" if progress and missing else ""
+    inspect = partial(_inspect, verify=verify)
+    fresh = parallel_map(inspect, missing, processes=processes, description=label)
+    results = [result if result is not None else next(fresh) for result in results]
+    index = ImageIndex(
+        source=name,
+        entries=tuple(result for result in results if isinstance(result, VideoEntry)),
+        quarantine=tuple(result for result in results if isinstance(result, BadVideo)),
+        ignored=tuple(ignored),
+        cache_path=None if cache_path is None else str(cache_path),
+    )
+    if cache_path is not None:
+        _save(index, cache_path, verify)
+    check_bad_share(name, index.quarantine, len(paths), max_bad_share)
+    return index
+
+
+def image_batches(
+    index: ImageIndex,
+    config: ImageConfig,
+    batch_size: int,
+    *,
+    start_step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    workers: int = 0,
+    cache: str | os.PathLike[str] | None = None,
+) -> ImageBatches:
+    """Endless batches of images as clips of one frame, from step ``start_step`` on.
+
+    A function of (config, step, rank) alone, like :func:`.clips.clip_batches`: every image is
+    equally likely in every place. ``video`` is uint8 ``[B, 1, size, size, 3]``.
+
+    Args:
+        batch_size: images per batch and rank. workers: processes that decode ahead.
+        cache: folder of a memory map of all images, made where it is absent; same bytes.
+
+    Raises :class:`DatasetError` while iterating if more than ``config.max_bad_share`` of the
+    images fail to decode or a sample fails 10 draws in a row.
+    """
+    if batch_size < 1 or workers < 0 or start_step < 0 or not 0 <= rank < world_size:
+        raise ConfigError(
+            f"image_batches: batch_size={batch_size} must be at least 1, workers={workers} and "
+            f"start_step={start_step} at least 0, and rank={rank} below world_size={world_size}"
+        )
+    frames = None if cache is None else index.decode_to_cache(cache, config.size)
+    source = _ImageSource(index, config.as_clips(), batch_size, rank, world_size, frames)
+    return ImageBatches(source, start_step, workers, index.source)
+
+
+class _ImageSource(_ClipSource):
+    """Makes the batch of any step from image files."""
+
+    def _read(self, number: int, entry: VideoEntry, numbers: np.ndarray) -> np.ndarray:
+        if self._frames is not None:
+            return self._frames.read(number, numbers)
+        return read_image(entry.path, self.config.size)[None]
+
+
+def _inspect(path: str, verify: Verify) -> VideoEntry | BadVideo:
+    _, length, mtime_ns = _stamp(path)
+    try:
+        height, width = check_image(path, decode=verify == "full")
+    except VideoDecodeError as error:
+        return BadVideo(path, error.reason, length, mtime_ns)
+    first = np.zeros(1, np.int64)
+    info = VideoInfo(
+        pts=first, keyframes=first, time_base=Fraction(1), height=height, width=width, stream=0
+    )
+    return VideoEntry(path=path, info=info, bytes=length, mtime_ns=mtime_ns)
+
+
+def _find_images(source: Any) -> tuple[list[str], list[str], str]:
+    """Sorted absolute paths to try, ignored files, and a name for the source."""
+    if not isinstance(source, str | os.PathLike) or not Path(source).is_dir():
+        return _find(source)
+    root = Path(source).absolute()
+    paths, ignored = [], []
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            if not name.startswith("."):
+                known = Path(name).suffix.lower() in IMAGE_EXTENSIONS
+                (paths if known else ignored).append(os.path.join(folder, name))
+    if not paths:
+        seen = f" ({len(ignored)} other files, such as {min(ignored)})" if ignored else ""
+        raise DatasetError(
+            f"{root}: no image files in this folder{seen}; "
+            f"looked for the extensions {' '.join(IMAGE_EXTENSIONS)}"
+        )
+    return sorted(paths), sorted(ignored), str(root)
+
+
+def _decode_all(
+    paths: list[str], folder: Path, size: int, processes: int | None, progress: bool
+) -> list[str]:
+    """Write the pixels of all images to ``folder/frames.u8``; the reason of each that failed."""
+    label = "decode images" if progress else ""
+    read = partial(_try_read, size=size)
+    failed = []
+    with atomic_path(folder / "frames.u8") as temporary, open(temporary, "wb") as file:
+        for pixels, reason in parallel_map(read, paths, processes=processes, description=label):
+            file.write(pixels.tobytes())
+            failed.append(reason)
+    return failed
+
+
+def _try_read(path: str, size: int) -> tuple[np.ndarray, str]:
+    try:
+        return read_image(path, size), ""
+    except VideoDecodeError as error:
+        return np.zeros((size, size, 3), np.uint8), error.reason
