@@ -21,31 +21,36 @@ from .temporal import IdmConfig, TempsimConfig
 from .vicreg import VicregConfig
 
 
-def ijepa() -> ObjectiveConfig:
+def ijepa(*, momentum: tuple[float, float] = (0.996, 1.0)) -> ObjectiveConfig:
     """I-JEPA, arXiv 2301.08243: smooth L1 to layer-normed tokens of a moving average, 0.996 to 1.
 
     The paper writes an L2 loss; the released training uses smooth L1 with beta 1, as here.
     """
     return ObjectiveConfig(
-        target=TargetConfig(momentum=(0.996, 1.0), norm="layer"),
+        target=TargetConfig(momentum=momentum, norm="layer"),
         regress=RegressConfig(kind="smooth_l1", beta=1.0),
     )
 
 
-def vjepa() -> ObjectiveConfig:
-    """V-JEPA, arXiv 2404.08471: L1 to layer-normed tokens of a moving average, 0.998 to 1."""
+def vjepa(
+    *, momentum: tuple[float, float] = (0.998, 1.0), exponent: float = 1.0
+) -> ObjectiveConfig:
+    """V-JEPA, arXiv 2404.08471: L1 to layer-normed tokens of a moving average, 0.998 to 1.
+
+    ``exponent`` 2 asks for the mean rather than the median, which on scenes that are mostly still
+    background is the background itself. Short runs need a faster teacher (less momentum).
+    """
     return ObjectiveConfig(
-        target=TargetConfig(momentum=(0.998, 1.0), norm="layer"),
-        regress=RegressConfig(kind="lp", exponent=1.0),
+        target=TargetConfig(momentum=momentum, norm="layer"),
+        regress=RegressConfig(kind="lp", exponent=exponent),
     )
 
 
-def vjepa2() -> ObjectiveConfig:
-    """V-JEPA 2, arXiv 2506.09985: V-JEPA with a constant momentum of 0.99925."""
-    return ObjectiveConfig(
-        target=TargetConfig(momentum=(0.99925, 0.99925), norm="layer"),
-        regress=RegressConfig(kind="lp", exponent=1.0),
-    )
+def vjepa2(
+    *, momentum: tuple[float, float] = (0.99925, 0.99925), exponent: float = 1.0
+) -> ObjectiveConfig:
+    """V-JEPA 2, arXiv 2506.09985: :func:`vjepa` with a constant momentum of 0.99925."""
+    return vjepa(momentum=momentum, exponent=exponent)
 
 
 def vjepa2_1(*, images: bool = False) -> ObjectiveConfig:
