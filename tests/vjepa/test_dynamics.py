@@ -12,11 +12,13 @@ from tubelet.core.rng import torch_generator
 from tubelet.core.run import RunDir, read_metrics
 from tubelet.datasets.windows import WindowBatch
 from tubelet.vjepa.action_predictor import ActionPredictorConfig
+from tubelet.vjepa.checkpoint import latest_checkpoint, load_checkpoint
 from tubelet.vjepa.dynamics import (
     DynamicsConfig,
     _of_others,
     build,
     dynamics_losses,
+    latents,
     prediction_report,
     take,
     train_dynamics,
@@ -114,6 +116,76 @@ def test_loss_terms_by_hand(latent):
     else:
         assert "sigreg" not in got
     assert torch.allclose(got["loss"], total, atol=1e-5)
+
+
+def test_default_losses_are_the_plain_sum_to_the_last_bit():
+    cfg = config(sigreg_slices=128)
+    model = perturbed(cfg)
+    batch = next(windows("vector"))
+    got = dynamics_losses(model, cfg, batch, 3)
+    z = latents(model, batch, frozen=False)
+    teacher = (model.predictor(z[:, :-1], batch.actions) - z[:, 1:]).square().mean()
+    rollout = (model.predictor.rollout(z[:, :1], batch.actions) - z[:, 1:]).square().mean()
+    spread = sigreg(
+        z[:, :, 0].transpose(0, 1), slices=128, generator=torch_generator(0, "sigreg", 3)
+    )
+    assert torch.equal(got["loss"], 1.0 * teacher + 1.0 * rollout + 0.1 * spread)
+    assert set(got) == {"teacher", "rollout", "sigreg", "sigreg_excess", "loss"}
+
+
+PLDM = {
+    "sigreg_weight": 0.0,
+    "teacher_weight": 0.0,
+    "std_weight": 16.0,
+    "cov_weight": 8.0,
+    "tempsim_weight": 12.0,
+    "idm_weight": 2.0,
+}
+
+
+def test_the_pldm_losses_by_hand():
+    cfg = config(**PLDM)
+    model = perturbed(cfg)
+    batch = next(windows("vector"))
+    got = dynamics_losses(model, cfg, batch, 0)
+    z = latents(model, batch, frozen=False)[:, :, 0]
+    rollout = (model.predictor.rollout(z[:, :1, None], batch.actions)[:, :, 0] - z[:, 1:]).square()
+    head = model.get_submodule("objective.terms.idm.head")
+    guess = head(torch.cat([z[:, :-1], z[:, 1:]], dim=-1))
+    std, cov = [], []
+    for t in range(4):
+        c = torch.cov(z[:, t].T)
+        std.append(torch.relu(1 - (c.diagonal() + 1e-4).sqrt()).mean())
+        cov.append((c.square().sum() - c.diagonal().square().sum()) / (4 * 3))
+    total = (
+        rollout.mean()
+        + 16 * sum(std) / 4
+        + 8 * sum(cov) / 4
+        + 12 * z.diff(dim=1).square().mean()
+        + 2 * (guess - batch.actions).square().mean()
+    )
+    assert torch.allclose(got["loss"], total, rtol=1e-4)
+    assert "sigreg" not in got
+    assert "teacher" not in got
+
+
+def test_the_head_of_inverse_dynamics_is_trained_and_saved(tmp_path):
+    cfg = config(**PLDM)
+    model = run(tmp_path / "run", cfg)
+    before = build(cfg).state_dict()
+    heads = [name for name in before if name.startswith("objective.terms.idm.head")]
+    assert len(heads) == 4
+    assert not any(torch.equal(model.state_dict()[name], before[name]) for name in heads)
+    stored = load_checkpoint(latest_checkpoint(tmp_path / "run"), model=(again := build(cfg)))
+    assert stored == 7
+    assert all(torch.equal(again.state_dict()[n], model.state_dict()[n]) for n in before)
+
+
+def test_the_default_model_has_no_further_parameters():
+    """Checkpoints from before the objectives library still fit."""
+    assert not [name for name in build(config()).state_dict() if name.startswith("objective")]
+    plain, pldm = build(config()).state_dict(), build(config(**PLDM)).state_dict()
+    assert all(torch.equal(value, pldm[name]) for name, value in plain.items())
 
 
 def test_a_term_of_no_weight_is_not_computed():
@@ -309,6 +381,9 @@ def test_a_vector_without_sigreg_would_collapse():
         ({"teacher_weight": -1.0}, "teacher_weight = -1.0"),
         ({"rollout_weight": float("nan")}, "rollout_weight = nan"),
         ({"sigreg_weight": -0.1}, "sigreg_weight = -0.1"),
+        ({"idm_weight": -1.0}, "idm_weight = -1.0"),
+        ({"sigreg_weight": 0.0, "idm_weight": 1.0}, "collapses without it"),
+        ({"latent": "tokens", "tempsim_weight": 1.0}, "tempsim_weight: tokens of a frozen enc"),
     ],
 )
 def test_impossible_configs(bad, message):
