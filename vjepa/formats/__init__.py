@@ -1,0 +1,1 @@
+"""Checkpoints in and out: Meta's, Hugging Face's and our own."""
