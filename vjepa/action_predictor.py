@@ -50,7 +50,8 @@ class ActionPredictor(nn.Module):
     ):
         super().__init__()
         c = self.config = config
-        self.grid, self.tokens, self.action_dim = grid, grid[0] * grid[1], action_dim
+        rows, columns = self.grid = (grid[0], grid[1])
+        self.tokens, self.action_dim = rows * columns, action_dim
         self.latent_dim = latent_dim
         concat = c.conditioning == "concat"
         self.embed = nn.Linear(latent_dim + c.width * concat, c.width)
