@@ -45,6 +45,8 @@ ENV = "tubelet/Reacher-v0"
 RECIPES = {"vjepa": "V-JEPA frozen + predictor", "end-to-end": "end to end (SIGReg)"}
 HELD_OUT = 0.1  # share of the episodes that no model is trained on
 EPISODE_SEED = 1000  # of the goals; planner settings were chosen on goals of seed 1
+PROBE_ROWS, ONLINE_PROBE_ROWS = 5000, 1500  # observations of held-out episodes
+PROBE_WIDTHS = (256, 1024)
 ANGLES = ("cos upper arm", "sin upper arm", "cos forearm", "sin forearm")
 
 
@@ -150,13 +152,12 @@ def _train_vjepa(config: DemoConfig) -> None:
             threads=torch.get_num_threads(),
             device="cpu",
         )
-        probe_set = _probe_set(config)
+        probe_set = _probe_set(config, ONLINE_PROBE_ROWS)
         recipes.pretrain_on_videos(settings, probe=lambda enc, p=probe_set: _online_probe(enc, p))
         encoder = recipes.load_encoder(encoder_run)
         train = presets.vjepa_vector(encoder.config)
         _train(config, "vjepa", seed, train, config.vjepa_steps, encoder=str(encoder_run))
-        if seed == 0:
-            _probe_results(config, encoder_run, probe_set)
+        _probe_results(config, seed)
 
 
 def _train_end_to_end(config: DemoConfig) -> None:
@@ -226,7 +227,7 @@ class _ProbeSet:
     episodes: np.ndarray
 
 
-def _probe_set(config: DemoConfig, count: int = 1500) -> _ProbeSet:
+def _probe_set(config: DemoConfig, count: int) -> _ProbeSet:
     data = TrajectorySet.open(Path(config.out) / "data")
     _, held = recipes.split_episodes(data.num_episodes, HELD_OUT)
     rng = numpy_generator(0, "probe")
@@ -241,11 +242,10 @@ def _probe_set(config: DemoConfig, count: int = 1500) -> _ProbeSet:
     return _ProbeSet(observe(episode, step[:, None])[:, 0], targets, episode)
 
 
-def _features(encoder: TubeletEncoder, frames: Tensor, width: int | None = None) -> np.ndarray:
-    """Flattened tokens of each observation ``[M, N * D]``, or their first ``width`` components."""
+def _features(encoder: TubeletEncoder, frames: Tensor) -> np.ndarray:
+    """Flattened tokens of each observation ``[M, N * D]``."""
     with torch.inference_mode():
-        tokens = torch.cat([encoder(part) for part in frames.split(256)]).flatten(1).float()
-    return tokens.numpy() if width is None else pca_features(tokens.numpy(), width)
+        return torch.cat([encoder(part) for part in frames.split(256)]).flatten(1).float().numpy()
 
 
 def _probe(features: np.ndarray, p: _ProbeSet, name: str) -> ProbeResult:
@@ -257,18 +257,23 @@ def _online_probe(encoder: TubeletEncoder, p: _ProbeSet) -> dict[str, float]:
     return {f"probe/{name}": estimate.value for name, estimate in result.targets.items()}
 
 
-def _probe_results(config: DemoConfig, encoder_run: Path, p: _ProbeSet, width: int = 256) -> None:
-    """Linear decodability of the pose: trained, random and pixel-PCA features at equal width."""
-    trained = recipes.load_encoder(encoder_run)
+def _probe_results(config: DemoConfig, seed: int) -> None:
+    """Linear decodability of the pose: trained, random and pixel-PCA features at equal widths."""
+    p = _probe_set(config, PROBE_ROWS)
+    trained = recipes.load_encoder(_folder(config, "pretrain", seed))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         untrained = TubeletEncoder(trained.config).eval()
     for name, encoder in (("trained V-JEPA", trained), ("random encoder", untrained)):
-        save_result(config.out, _probe(_features(encoder, p.frames), p, f"{name}, all tokens"))
-        reduced = _features(encoder, p.frames, width)
-        save_result(config.out, _probe(reduced, p, f"{name}, {width} components"))
-    pixels = pca_features(p.frames.numpy(), width)
-    save_result(config.out, _probe(pixels, p, f"pixel PCA, {width} components"))
+        tokens = _features(encoder, p.frames)
+        for width in PROBE_WIDTHS:
+            label = f"{name}, {width} components, seed {seed}"
+            save_result(config.out, _probe(pca_features(tokens, width, fit_limit=3000), p, label))
+    if seed == 0:
+        pixels = p.frames.numpy()
+        for width in PROBE_WIDTHS:
+            label = f"pixel PCA, {width} components"
+            save_result(config.out, _probe(pca_features(pixels, width, fit_limit=3000), p, label))
 
 
 def _prediction_table(config: DemoConfig) -> None:

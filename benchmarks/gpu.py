@@ -132,7 +132,7 @@ def throughput(train: pretrain.PretrainConfig, frames: int, config: Config) -> d
     def step(number: int) -> None:
         kind = torch.device(config.device).type
         with torch.autocast(kind, torch.bfloat16, enabled=train.loop.precision == "bf16"):
-            loss = pretrain.masked_losses(model, train, video, number)["loss"]
+            loss = model.losses(video, number)["loss"]
         loss.backward()
         model.zero_grad(set_to_none=True)
 
@@ -168,8 +168,7 @@ def _pretraining(config: Config) -> pretrain.PretrainConfig:
             precision="bf16" if on_gpu else "fp32",
         ),
         batch_size=config.batch_size,
-        ema=(0.99, 1.0),
-        loss_exponent=2.0,
+        objective=presets.nano().objective,
     )
 
 

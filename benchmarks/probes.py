@@ -169,5 +169,8 @@ def _decompose(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np
     if x.shape[0] >= x.shape[1]:
         values, basis = np.linalg.eigh(x.T @ x)
         return values.clip(0), basis, basis.T @ (x.T @ y)
-    left, singular, right = np.linalg.svd(x, full_matrices=False)
-    return singular**2, right.T, singular[:, None] * (left.T @ y)
+    values, left = np.linalg.eigh(x @ x.T)  # dual: rows are fewer, and their Gram matrix smaller
+    keep = values > 1e-10 * values[-1]
+    values, left = values[keep], left[:, keep]
+    singular = np.sqrt(values)
+    return values, x.T @ (left / singular), singular[:, None] * (left.T @ y)

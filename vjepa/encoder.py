@@ -96,9 +96,9 @@ class TubeletEncoder(nn.Module):
     def __init__(self, config: EncoderConfig):
         super().__init__()
         c = self.config = config
-        self.patch_embed = nn.Conv3d(3, c.width, *[(c.tubelet, c.patch, c.patch)] * 2)
+        self.patch_embed = _tokenizer(c.width, (c.tubelet, c.patch, c.patch))
         if c.image_patches:
-            self.image_embed = nn.Conv3d(3, c.width, *[(1, c.patch, c.patch)] * 2)
+            self.image_embed = _tokenizer(c.width, (1, c.patch, c.patch))
         self.blocks = nn.ModuleList(Block(c.width, c.heads, c.mlp_ratio) for _ in range(c.depth))
         if c.levels:
             self.norms = nn.ModuleList(nn.LayerNorm(c.width, eps=1e-6) for _ in c.levels)
@@ -154,7 +154,7 @@ class TubeletEncoder(nn.Module):
         placed = [self._place(x, grid, keep) for x, keep in zip(parts, keeps, strict=True)]
         x = torch.cat([x.flatten(0, 1) for x, _ in placed]).unsqueeze(0)
         rotation = pack_rotations([rotation for _, rotation in placed])
-        sets = [tuple(keep.shape) for keep in keeps]
+        sets = [(keep.shape[0], keep.shape[1]) for keep in keeps]
         x = self._blocks(x, rotation, sets, all_levels)[0]
         out = x.split([samples * tokens for samples, tokens in sets])
         return [part.unflatten(0, shape) for part, shape in zip(out, sets, strict=True)]
@@ -226,6 +226,10 @@ class TubeletEncoder(nn.Module):
         if levels:
             return torch.cat(levels, dim=-1)
         return (self.norms[-1] if self.config.levels else self.norm)(x)
+
+
+def _tokenizer(width: int, tubelet: tuple[int, int, int]) -> nn.Conv3d:
+    return nn.Conv3d(3, width, kernel_size=tubelet, stride=tubelet)
 
 
 def pack_rotations(rotations: Sequence[Rotation | None]) -> Rotation | None:

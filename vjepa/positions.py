@@ -105,8 +105,11 @@ def check_positions(name: str, position: PositionConfig, width: int, heads: int)
             f"{name}: width {width} over {heads} heads gives heads of {head} channels; rotary 3-D "
             "positions need an even number of at least 6: use fewer heads or another width"
         )
-    if position.kind == "sincos" and position.axes != "thw" and width % 8:
-        raise ConfigError(f"{name}: width {width} must be a multiple of 8 for {position.axes}")
+    step = {"thw": 1, "thw_uneven": 8, "hw": 4, "wh": 4}[position.axes]
+    if position.kind == "sincos" and width % step:
+        raise ConfigError(
+            f"{name}: width {width} must be a multiple of {step} for sin-cos over {position.axes}"
+        )
 
 
 def rotary(
@@ -124,7 +127,7 @@ def rotary(
 def additive(
     position: PositionConfig, grid: Grid, width: int, device: torch.device, ids: Tensor | None
 ) -> Tensor | None:
-    """What sin-cos positions add to tokens ``ids``: float32 ``[B, K, D]`` or ``[N, D]``, or None."""
+    """What sin-cos positions add to tokens ``ids``: float32 ``[B, K, D]`` (or ``[N, D]``)."""
     if position.kind != "sincos":
         return None
     table = sincos_table(grid, width, device, position.axes, position.native)

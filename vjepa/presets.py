@@ -18,6 +18,7 @@ from .action_predictor import ActionPredictorConfig
 from .dynamics import DynamicsConfig
 from .encoder import EncoderConfig
 from .engine import LoopConfig
+from .objectives.presets import vjepa2
 from .optim import OptimConfig
 from .predictor import PredictorConfig
 from .pretrain import PretrainConfig
@@ -34,7 +35,7 @@ def debug() -> PretrainConfig:
         optim=OptimConfig(lr=1e-3, clip=1.0),
         loop=LoopConfig(steps=20, log_every=1, report_every=10, save_every=10),
         batch_size=4,
-        ema=(0.99, 0.99),
+        objective=vjepa2(momentum=(0.99, 0.99)),
     )
 
 
@@ -46,8 +47,8 @@ def nano() -> PretrainConfig:
         optim=OptimConfig(lr=2e-3, start_lr=2e-4, final_lr=2e-4),
         loop=LoopConfig(steps=500, report_every=100, save_every=100),
         batch_size=16,
-        ema=(0.99, 1.0),
-        loss_exponent=2.0,  # see PretrainConfig: the median of a still scene is its background
+        # The exponent: the median, which 1 asks for, of a still scene is its background.
+        objective=vjepa2(momentum=(0.99, 1.0), exponent=2.0),
     )
 
 
@@ -110,7 +111,6 @@ def _published(
             steps=240_000, log_every=50, report_every=1000, save_every=1000, precision="bf16"
         ),
         batch_size=24,
-        ema=(0.99925, 0.99925),
     )
 
 

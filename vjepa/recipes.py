@@ -232,7 +232,7 @@ def load_encoder(path: str | os.PathLike[str], *, device: str = "cpu") -> Tubele
     config = _stored(folder, PretrainConfig, "a pretrained encoder")
     model = pretrain.build(config)
     load_checkpoint(folder, model=model)
-    return model.target.requires_grad_(False).eval().to(device)
+    return model.output.requires_grad_(False).eval().to(device)
 
 
 def load_world_model(path: str | os.PathLike[str], *, device: str = "cpu") -> WorldModel:

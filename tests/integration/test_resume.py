@@ -36,7 +36,6 @@ config = PretrainConfig(
     optim=OptimConfig(lr=3e-3, start_lr=1e-3),
     loop=LoopConfig(steps=steps, log_every=1, report_every=6, save_every=5),
     batch_size=4,
-    ema=(0.9, 1.0),
 )
 index = index_corpus(videos)
 clips = ClipConfig(frames=4, frame_step=2, size=32)

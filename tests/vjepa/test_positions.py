@@ -214,3 +214,8 @@ def test_only_one_of_the_two_kinds_applies():
 def test_impossible_positions_are_refused(changes):
     with pytest.raises(ConfigError, match=next(iter(changes))):
         PositionConfig(**changes)
+
+
+def test_channels_that_do_not_divide_over_the_axes_are_refused():
+    with pytest.raises(ConfigError, match="multiple of 4"):
+        check_positions("encoder", PositionConfig(kind="sincos", axes="wh"), 18, 2)

@@ -1,6 +1,7 @@
 """V-JEPA pretraining: its loss by hand, its target encoder, and exact resumption."""
 
 import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,16 +13,27 @@ from tubelet.core.rng import torch_generator
 from tubelet.core.run import RunDir, read_metrics
 from tubelet.vjepa.encoder import EncoderConfig
 from tubelet.vjepa.engine import LoopConfig
-from tubelet.vjepa.masks import sample_masks
+from tubelet.vjepa.masked import MaskedModel, MaskingConfig
+from tubelet.vjepa.masks import context_distance, sample_masks
+from tubelet.vjepa.multiview import MultiviewConfig, MultiviewModel
+from tubelet.vjepa.objectives import PRESETS, preset
 from tubelet.vjepa.optim import OptimConfig
 from tubelet.vjepa.predictor import PredictorConfig
 from tubelet.vjepa.pretrain import (
     PretrainConfig,
     build,
-    collapse_report,
-    masked_losses,
     pretrain,
+    with_objective,
 )
+
+
+def objective(momentum=(0.9, 1.0), exponent=1.0):
+    base = preset("vjepa2")
+    return replace(
+        base,
+        target=replace(base.target, momentum=momentum),
+        regress=replace(base.regress, exponent=exponent),
+    )
 
 
 def config(**changes):
@@ -31,7 +43,7 @@ def config(**changes):
         "optim": OptimConfig(lr=3e-3, start_lr=1e-3),
         "loop": LoopConfig(steps=8, log_every=1, report_every=3, save_every=3),
         "batch_size": 4,
-        "ema": (0.9, 1.0),
+        "objective": objective(),
     }
     return PretrainConfig(**{**settings, **changes})
 
@@ -52,32 +64,32 @@ def batches(first):
 
 @pytest.mark.parametrize("exponent", [1.0, 2.0])
 def test_the_loss_by_hand(exponent):
-    cfg = config(loss_exponent=exponent)
+    cfg = config(objective=objective(exponent=exponent))
     model = build(cfg)
     clips, step = video(0), 5
-    got = masked_losses(model, cfg, clips, step)
+    got = model.losses(clips, step)["loss"]
     grid = cfg.encoder.grid(4, 16, 16)
     by_hand = []
-    for index, (name, kind) in enumerate((("short", cfg.short), ("long", cfg.long))):
+    for index, (name, kind) in enumerate((("short", cfg.masks.short), ("long", cfg.masks.long))):
         masks = sample_masks(kind, grid, 4, seed=cfg.seed, name=name, first_sample=20)
         context = model.encoder(clips, keep=masks.context)
         predicted = model.predictor(context, masks.context, masks.target, grid, index)
-        whole = model.target(clips)
+        whole = model.output(clips)
         whole = (whole - whole.mean(-1, keepdim=True)) / (
             whole.var(-1, unbiased=False, keepdim=True) + 1e-5
         ).sqrt()
         wanted = torch.stack([whole[b, masks.target[b]] for b in range(4)])
         by_hand.append(((predicted - wanted).abs() ** exponent).mean() / exponent)
-        assert torch.allclose(got[name], by_hand[-1], atol=1e-5)
-    assert torch.allclose(got["loss"], sum(by_hand) / 2, atol=1e-5)
+    assert torch.allclose(got, sum(by_hand) / 2, atol=1e-5)
 
 
 def test_the_target_encoder_starts_equal_and_gets_no_gradient():
     cfg = config()
     model = build(cfg)
-    online, target = model.encoder.state_dict(), model.target.state_dict()
+    online, target = model.encoder.state_dict(), model.output.state_dict()
+    assert model.output is not model.encoder
     assert all(torch.equal(online[name], target[name]) for name in online)
-    masked_losses(model, cfg, video(0), 0)["loss"].backward()
+    model.losses(video(0), 0)["loss"].backward()
     assert all(parameter.grad is None for parameter in model.target.parameters())
     for part in (model.encoder, model.predictor):
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
@@ -88,7 +100,7 @@ def test_targets_are_layer_normed_over_the_whole_clip():
     targets = model.targets(video(0))
     assert targets.shape == (4, 32, 24)
     assert not targets.requires_grad
-    assert torch.allclose(targets, F.layer_norm(model.target(video(0)), (24,)), atol=1e-6)
+    assert torch.allclose(targets, F.layer_norm(model.output(video(0)), (24,)), atol=1e-6)
 
 
 def test_weights_come_from_the_seed_and_leave_the_global_generator_alone():
@@ -135,17 +147,17 @@ def test_a_run_that_was_cut_and_resumed_equals_one_left_alone(tmp_path):
 
 
 def test_the_target_follows_by_the_scheduled_momentum(tmp_path):
-    frozen = run(tmp_path / "frozen", config(ema=(1.0, 1.0)))
+    frozen = run(tmp_path / "frozen", config(objective=objective((1.0, 1.0))))
     start = build(config())
-    a, b = frozen.target.state_dict(), start.target.state_dict()
+    a, b = frozen.output.state_dict(), start.output.state_dict()
     assert all(torch.equal(a[name], b[name]) for name in a)
-    copied = run(tmp_path / "copied", config(ema=(0.0, 0.0)))
-    a, b = copied.target.state_dict(), copied.encoder.state_dict()
+    copied = run(tmp_path / "copied", config(objective=objective((0.0, 0.0))))
+    a, b = copied.output.state_dict(), copied.encoder.state_dict()
     assert all(torch.equal(a[name], b[name]) for name in a)
-    one = config(ema=(0.75, 0.75), loop=LoopConfig(steps=1))
+    one = config(objective=objective((0.75, 0.75)), loop=LoopConfig(steps=1))
     after = run(tmp_path / "one", one)
-    for name, value in after.target.state_dict().items():
-        wanted = 0.75 * start.target.state_dict()[name] + 0.25 * after.encoder.state_dict()[name]
+    for name, value in after.output.state_dict().items():
+        wanted = 0.75 * start.output.state_dict()[name] + 0.25 * after.encoder.state_dict()[name]
         assert torch.allclose(value, wanted, atol=1e-6)
 
 
@@ -172,14 +184,14 @@ def test_augmentation_draws_from_the_steps_own_generator(tmp_path):
 
 def test_training_predicts_better_than_the_mean(tmp_path):
     cfg = config(
-        ema=(0.99, 0.99),
+        objective=objective((0.99, 0.99)),
         optim=OptimConfig(lr=3e-3, start_lr=1e-3, final_lr=1e-4),
         loop=LoopConfig(steps=120, log_every=200, report_every=200, save_every=200),
     )
     model = run(tmp_path / "run", cfg)
     with torch.no_grad():
-        before = collapse_report(build(cfg), cfg, video(10_000, batch=32), 0)
-        after = collapse_report(model, cfg, video(10_000, batch=32), 0)
+        before = build(cfg).report(video(10_000, batch=32), 0)
+        after = model.report(video(10_000, batch=32), 0)
     assert after["loss_over_mean"] < 0.8 * before["loss_over_mean"]
     assert after["loss_over_mean"] < 1
     assert after["clip_std"] > 0.1
@@ -189,8 +201,12 @@ def test_training_predicts_better_than_the_mean(tmp_path):
     ("bad", "message"),
     [
         ({"batch_size": 0}, "batch_size = 0"),
-        ({"ema": (0.9, 1.1)}, "ema"),
-        ({"loss_exponent": 0.5}, "loss_exponent"),
+        ({"objective": preset("vjepa2.1")}, "levels"),
+        ({"predictor": PredictorConfig(levels=4)}, "levels"),
+        (
+            {"masks": MaskingConfig(), "predictor": PredictorConfig(mask_tokens=1)},
+            "for 2 mask kinds",
+        ),
         ({"predictor": PredictorConfig(mask_tokens=1)}, "mask_tokens"),
     ],
 )
@@ -202,4 +218,123 @@ def test_impossible_configs(bad, message):
 def test_clips_the_tubelet_does_not_divide():
     cfg = config()
     with pytest.raises(ConfigError, match="nearest valid height: 16"):
-        masked_losses(build(cfg), cfg, torch.zeros(4, 4, 17, 16, 3, dtype=torch.uint8), 0)
+        build(cfg).losses(torch.zeros(4, 4, 17, 16, 3, dtype=torch.uint8), 0)
+
+
+# --- every objective through the same config and loop -----------------------------------------
+
+PRETRAINING = [name for name in PRESETS if name not in ("lewm", "pldm", "salt")]
+
+
+def small(name):
+    base = config(
+        encoder=EncoderConfig(width=24, depth=4, heads=2, patch=4),
+        multiview=MultiviewConfig(hidden=32, width=8),
+        loop=LoopConfig(steps=3, log_every=1, report_every=2, save_every=2),
+        batch_size=6,
+    )
+    return with_objective(base, name)
+
+
+def images(first):
+    return (SimpleNamespace(video=video(step, 6)[:, :1]) for step in itertools.count(first))
+
+
+def clips(first):
+    return (SimpleNamespace(video=video(step, 6)) for step in itertools.count(first))
+
+
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_every_objective_trains_and_resumes_to_the_same_bits(name, tmp_path):
+    cfg = small(name)
+    stream = images if cfg.encoder.tubelet == 1 else clips
+
+    def go(folder, cfg, resume=False):
+        with RunDir.create(folder, cfg, resume=resume) as opened:
+            return pretrain(cfg, stream, opened)
+
+    whole = go(tmp_path / "whole", cfg)
+    start = build(cfg).encoder.state_dict()
+    assert any(not torch.equal(start[k], v) for k, v in whole.encoder.state_dict().items())
+    assert whole.output(next(stream(0)).video).shape[-1] == 24
+
+    class Killed(BaseException):
+        pass
+
+    def cut(first):
+        for i, batch in enumerate(stream(first)):
+            if i == 2:
+                raise Killed
+            yield batch
+
+    with pytest.raises(Killed), RunDir.create(tmp_path / "cut", cfg) as opened:
+        pretrain(cfg, cut, opened)
+    resumed = go(tmp_path / "cut", cfg, resume=True)
+    a, b = whole.state_dict(), resumed.state_dict()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_a_frozen_teacher_stays_and_the_student_is_the_output():
+    cfg = with_objective(config(), "salt")
+    torch.manual_seed(3)
+    teacher = build(config(seed=9)).encoder
+    model = build(cfg, teacher=teacher)
+    before = {k: v.clone() for k, v in teacher.state_dict().items()}
+    model.losses(video(0), 0)["loss"].backward()
+    model.after_step(0, 10)
+    assert model.output is model.encoder
+    assert all(torch.equal(before[k], v) for k, v in teacher.state_dict().items())
+    with pytest.raises(ConfigError, match="teacher"):
+        build(cfg)
+
+
+def test_the_dense_loss_of_v_jepa_2_1_by_hand():
+    cfg = small("vjepa2.1")
+    cfg = replace(
+        cfg, objective=replace(cfg.objective, context=replace(cfg.objective.context, warmup=(0, 0)))
+    )
+    model, clips_ = build(cfg), video(0, 6)
+    assert isinstance(model, MaskedModel)
+    got = model.losses(clips_, 0)["loss"]
+    grid = cfg.encoder.grid(4, 16, 16)
+    whole = model.output(clips_, all_levels=True).unflatten(-1, (4, 24))
+    whole = F.layer_norm(whole, (24,)).flatten(-2)
+    masked, visible = [], []
+    for index, (name, kind) in enumerate((("short", cfg.masks.short), ("long", cfg.masks.long))):
+        m = sample_masks(kind, grid, 6, seed=cfg.seed, name=name, first_sample=0)
+        context = model.encoder(clips_, m.context, all_levels=True)
+        job = (context, m.context, m.target, index)
+        from tubelet.vjepa.predictor import MaskedJob
+
+        ((target, seen),) = model.predictor.packed([MaskedJob(*job)], grid)
+        at = lambda ids: whole.gather(1, ids.unsqueeze(-1).expand(-1, -1, 96))  # noqa: E731
+        masked.append((target - at(m.target)).abs().mean())
+        weight = context_distance(m.context, m.target, grid).rsqrt().unsqueeze(-1)
+        visible.append(((seen - at(m.context)).abs() * weight).mean())
+    wanted = sum(masked) / 2 + 0.5 * sum(visible) / 2
+    assert torch.allclose(got, wanted, atol=1e-5)
+
+
+def test_views_are_projected_and_compared():
+    model = build(small("lejepa"))
+    assert isinstance(model, MultiviewModel)
+    latents = model.latents(video(0, 6), 0)
+    views = model.config.views
+    assert latents.views.shape == (views.global_views + views.local_views, 6, 8)
+    assert torch.equal(latents.views, model.latents(video(0, 6), 0).views)
+    assert not torch.equal(latents.views, model.latents(video(0, 6), 1).views)
+
+
+def test_image_masks_need_single_frames_and_their_targets_are_jobs():
+    cfg = small("ijepa")
+    model = build(cfg)
+    latents = model.latents(next(images(0)).video, 0)
+    assert len(latents.pred) == cfg.masks.image.targets
+    assert all(p.shape == t.shape for p, t in zip(latents.pred, latents.target, strict=True))
+
+
+def test_world_model_objectives_are_sent_to_the_right_verb():
+    with pytest.raises(ConfigError, match="tubelet train"):
+        with_objective(config(), "lewm")
+    with pytest.raises(ConfigError, match="did you mean 'lejepa'"):
+        with_objective(config(), "lejapa")

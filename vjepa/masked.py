@@ -1,0 +1,182 @@
+"""Masked latent prediction: what I-JEPA, V-JEPA 1, 2, 2.1, C-JEPA and SALT have in common.
+
+    context = encoder(visible tokens)
+    predicted = predictor(context, places of the hidden tokens)
+    target = LN(teacher(whole clip)), at the hidden tokens
+
+Which masks, which teacher and which loss is data: :class:`MaskingConfig` and the objective.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+from torch import Tensor, nn
+
+from .diagnostics import embedding_report, pixel_probe
+from .encoder import EncoderConfig, TubeletEncoder
+from .mask_images import ImageMaskConfig, sample_image_masks
+from .masks import MaskConfig, context_distance, long_range, sample_masks, short_range
+from .objectives import Latents, Objective, ObjectiveConfig, Target
+from .positions import Grid
+from .predictor import MaskedJob, MaskedPredictor, PredictorConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskingConfig:
+    """Which tokens are hidden."""
+
+    style: Literal["video", "image"] = "video"
+    """V-JEPA's two mask kinds, short and long, each with its own context and mask token; or
+    I-JEPA's several target blocks predicted one by one from one context."""
+    short: MaskConfig = field(default_factory=short_range)
+    """First kind of the video style."""
+    long: MaskConfig = field(default_factory=long_range)
+    """Second kind of the video style."""
+    image: ImageMaskConfig = field(default_factory=ImageMaskConfig)
+    """The image style."""
+
+
+class Selection(NamedTuple):
+    """One context and the token sets to predict from it."""
+
+    context: Tensor
+    """int64 ``[B, K]``."""
+    targets: tuple[Tensor, ...]
+    """int64 ``[B, M_j]`` each."""
+    mask_index: int
+    """Mask token that stands in for the targets."""
+
+
+def draw(
+    config: MaskingConfig, grid: Grid, batch: int, *, seed: int, first_sample: int
+) -> list[Selection]:
+    """The masks of samples ``first_sample …``; a function of its arguments alone."""
+    where = {"seed": seed, "first_sample": first_sample}
+    if config.style == "image":
+        masks = sample_image_masks(config.image, grid, batch, name="image", **where)
+        return [Selection(masks.context, tuple(masks.targets), 0)]
+    kinds = enumerate((("short", config.short), ("long", config.long)))
+    drawn = [(i, sample_masks(kind, grid, batch, name=name, **where)) for i, (name, kind) in kinds]
+    return [Selection(masks.context, (masks.target,), i) for i, masks in drawn]
+
+
+class MaskedModel(nn.Module):
+    """Context encoder, teacher, masked predictor, and the objective that trains them.
+
+    Args:
+        encoder, predictor, masking, objective: configs; that they fit each other is checked by
+            :class:`tubelet.vjepa.pretrain.PretrainConfig`.
+        seed: of masks (and of the objective's random directions).
+        teacher: the frozen teacher, for objectives with one (SALT).
+    """
+
+    def __init__(
+        self,
+        encoder: EncoderConfig,
+        predictor: PredictorConfig,
+        masking: MaskingConfig,
+        objective: ObjectiveConfig,
+        *,
+        seed: int = 0,
+        teacher: TubeletEncoder | None = None,
+    ):
+        super().__init__()
+        self.masking, self.seed = masking, seed
+        self.encoder = TubeletEncoder(encoder)
+        self.predictor = MaskedPredictor(predictor, latent_dim=encoder.width)
+        self.target = Target(objective.target, self.encoder, teacher)
+        self.levels = objective.target.levels > 1
+        provides = {"pred", "target"}
+        if predictor.context_head:
+            provides |= {"context_pred", "context_target", "context_distance"}
+        width = objective.target.levels * (predictor.target_width or encoder.width)
+        self.objective = Objective(objective, provides, seed=seed, latent_dim=width)
+
+    @property
+    def output(self) -> TubeletEncoder:
+        """The encoder to keep: the moving average where there is one, else the trained one."""
+        averaged = self.target.config.kind == "ema" and self.target.teacher is not None
+        chosen = self.target.teacher if averaged else self.encoder
+        assert isinstance(chosen, TubeletEncoder)
+        return chosen
+
+    def targets(self, video: Tensor) -> Tensor:
+        """Normalised target tokens ``[B, N, levels * D]`` of whole clips."""
+        return self.target(self.encoder, video, all_levels=self.levels)
+
+    def latents(self, video: Tensor, step: int) -> Latents:
+        """Predictions and targets of one step; the masks are those of ``step``.
+
+        The teacher runs once, the encoder once on all contexts packed together, and so does the
+        predictor.
+        """
+        grid = self.encoder.grid(video)
+        batch = len(video)
+        selections = draw(self.masking, grid, batch, seed=self.seed, first_sample=step * batch)
+        return self.predict(video, grid, selections, step)
+
+    def predict(
+        self, video: Tensor, grid: Grid, selections: list[Selection], step: int = 0
+    ) -> Latents:
+        """As :meth:`latents`, for masks that were drawn already."""
+        wanted = self.targets(video)
+        keeps = [s.context.to(video.device) for s in selections]
+        contexts = self.encoder.packed(video, keeps, all_levels=self.levels)
+        jobs = [
+            MaskedJob(context, keep, ids.to(video.device), s.mask_index)
+            for s, keep, context in zip(selections, keeps, contexts, strict=True)
+            for ids in s.targets
+        ]
+        out = self.predictor.packed(jobs, grid, image=video.shape[1] == 1)
+        latents = Latents(
+            step=step,
+            pred=tuple(target for target, _ in out),
+            target=tuple(_at(wanted, job.target_ids) for job in jobs),
+        )
+        if not self.predictor.config.context_head:
+            return latents
+        return replace(
+            latents,
+            context_pred=tuple(context for _, context in out if context is not None),
+            context_target=tuple(_at(wanted, job.context_ids) for job in jobs),
+            context_distance=tuple(
+                context_distance(job.context_ids, job.target_ids, grid) for job in jobs
+            ),
+        )
+
+    def losses(self, video: Tensor, step: int) -> dict[str, Tensor]:
+        """Every term of the objective, and ``loss``, for uint8 clips ``[B, T, H, W, 3]``."""
+        return self.objective(self.latents(video, step))
+
+    def after_step(self, step: int, steps: int) -> None:
+        """Move the teacher, after the optimiser's step."""
+        self.target.update(self.encoder, step, steps)
+
+    def report(self, video: Tensor, step: int) -> dict[str, float]:
+        """Diagnostics of targets and predictions on one batch, and of what context is worth.
+
+        Besides :func:`embedding_report`: ``pixel_r2`` (a label-free linear probe) and
+        ``loss_over_mean``: absolute error of the first kind's predictions over that of predicting
+        each token's batch mean; under 1 the context is being used.
+        """
+        grid = self.encoder.grid(video)
+        (first, *_) = draw(self.masking, grid, len(video), seed=self.seed, first_sample=step)
+        latents = self.predict(video, grid, [first._replace(targets=first.targets[:1])])
+        assert latents.pred is not None
+        assert latents.target is not None
+        (predicted,), (wanted,) = latents.pred, latents.target
+        targets = self.targets(video)
+        mean = targets.mean(0, keepdim=True).expand_as(targets)
+        baseline = (_at(mean, first.targets[0].to(video.device)) - wanted).abs().mean()
+        error = (predicted - wanted).abs().mean()
+        return embedding_report(wanted, predicted) | {
+            "pixel_r2": pixel_probe(targets, video),
+            "loss_over_mean": (error / baseline.clamp_min(1e-9)).item(),
+        }
+
+
+def _at(tokens: Tensor, ids: Tensor) -> Tensor:
+    """Tokens ``[B, M, D]`` of ``tokens [B, N, D]`` at ``ids [B, M]``."""
+    return tokens.gather(1, ids.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
