@@ -15,9 +15,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..core.errors import ConfigError, PlanningError
+from ..core.errors import ConfigError
 from ..core.latent import Latent
 from .bounds import ActionBounds
+from .candidates import Evaluator, cheaper, check_finite, check_problem, lowest
 from .costs import LatentCost
 from .noise import colouring, standard_normal
 from .protocol import Cost, Generators, LatentDynamics, Plan
@@ -159,9 +160,9 @@ class CEM:
             PlanningError: shapes that do not fit, or a problem without one finite cost.
         """
         started = time.perf_counter()
-        self._check(dynamics, context.tokens, goal.tokens, warm_start)
+        check_problem(self, dynamics, context, goal, warm_start)
         with torch.inference_mode():
-            evaluate = _Evaluator(dynamics, context, goal, self.cost, self.config.chunk)
+            evaluate = Evaluator(dynamics, context, goal, self.cost, self.config.chunk)
             if warm_start is None:
                 warm_start = torch.zeros(len(goal.tokens), self.horizon, self.action_dim)
             mean = warm_start.to(goal.tokens.device, torch.float32)
@@ -173,7 +174,7 @@ class CEM:
         return Plan(actions=actions.clone(), cost=cost.clone(), diagnostics=diagnostics)
 
     def _search(
-        self, evaluate: _Evaluator, mean: Tensor, generator: Generators
+        self, evaluate: Evaluator, mean: Tensor, generator: Generators
     ) -> tuple[Tensor, Tensor, dict[str, Any]]:
         """Search from ``mean`` ``[B, H, A]``; actions ``[B, H, A]``, costs ``[B]``, diagnostics."""
         config, bounds = self.config, self.bounds.to(mean.device)
@@ -193,17 +194,17 @@ class CEM:
             pool = torch.cat([kept, fresh], 1)
             pool_cost = torch.cat([kept_cost, evaluate(fresh)], 1)
             share = ceil(config.elites * count / config.samples)
-            elites, elite_cost = _lowest(pool, pool_cost, share)
+            elites, elite_cost = lowest(pool, pool_cost, share)
 
-            _check_finite(elite_cost[:, 0], iteration)
+            check_finite(elite_cost[:, 0], iteration)
             lowest_costs.append(elite_cost[:, 0])
-            best, best_cost = _cheaper(best, best_cost, elites[:, 0], elite_cost[:, 0])
+            best, best_cost = cheaper(best, best_cost, elites[:, 0], elite_cost[:, 0])
             mean, std = self._refit(mean, std, elites, elite_cost, bounds)
             keep = ceil(config.keep_elites * share)
             kept, kept_cost = elites[:, :keep], elite_cost[:, :keep]
 
         mean_cost = evaluate(mean[:, None])[:, 0]
-        best, best_cost = _cheaper(best, best_cost, mean, mean_cost)
+        best, best_cost = cheaper(best, best_cost, mean, mean_cost)
         diagnostics = {
             "cost_per_iteration": torch.stack(lowest_costs, 1).cpu(),
             "std_per_iteration": torch.stack(stds, 1).cpu(),
@@ -227,80 +228,3 @@ class CEM:
         mean = torch.lerp(new_mean, mean, config.momentum_mean)
         std = torch.lerp(new_std, std, config.momentum_std)
         return bounds.project(mean), std.maximum(config.min_std * bounds.half_range)
-
-    def _check(
-        self, dynamics: LatentDynamics, tokens: Tensor, goal: Tensor, warm_start: Tensor | None
-    ) -> None:
-        if dynamics.action_dim != self.action_dim:
-            raise PlanningError(
-                f"the planner was built for actions of width {self.action_dim} but the dynamics "
-                f"takes {dynamics.action_dim}"
-            )
-        if len(tokens) != len(goal):
-            raise PlanningError(f"{len(tokens)} contexts but {len(goal)} goals: give one each")
-        expected = (len(tokens), self.horizon, self.action_dim)
-        if warm_start is not None and warm_start.shape != expected:
-            raise PlanningError(
-                f"warm_start has shape {tuple(warm_start.shape)}, expected [B, H, A] = {expected}"
-            )
-        if warm_start is not None and not torch.isfinite(warm_start).all():
-            raise PlanningError("warm_start holds NaN or infinite actions; pass None to start at 0")
-
-
-class _Evaluator:
-    """Costs of candidates for one set of problems, counting what it took."""
-
-    def __init__(
-        self,
-        dynamics: LatentDynamics,
-        context: Latent,
-        goal: Latent,
-        cost: Cost,
-        chunk: int | None,
-    ):
-        self.dynamics, self.context, self.goal, self.cost = dynamics, context, goal, cost
-        self.chunk = chunk
-        self.model_calls = self.invalid_costs = 0
-
-    def __call__(self, candidates: Tensor) -> Tensor:
-        """Cost float32 ``[B, S]`` of candidates ``[B, S, H, A]``; inf where it is not finite."""
-        problems, samples, horizon, _ = candidates.shape
-        chunk = samples if self.chunk is None else max(1, self.chunk // problems)
-        parts = [self._part(part) for part in candidates.split(chunk, 1)]
-        cost = torch.cat(parts, 1)
-        finite = torch.isfinite(cost)
-        self.model_calls += samples * horizon
-        self.invalid_costs += int((~finite).sum())
-        return torch.where(finite, cost, torch.inf)
-
-    def _part(self, candidates: Tensor) -> Tensor:
-        cost = self.cost(self.dynamics.rollout(self.context, candidates), self.goal)
-        if cost.shape != candidates.shape[:2]:
-            raise PlanningError(
-                f"the cost has shape {tuple(cost.shape)}, expected [B, S] = "
-                f"{tuple(candidates.shape[:2])}"
-            )
-        return cost.float()
-
-
-def _check_finite(lowest_cost: Tensor, iteration: int) -> None:
-    """Raise :class:`PlanningError` if the lowest cost ``[B]`` of any problem is not finite."""
-    hopeless = (~torch.isfinite(lowest_cost)).nonzero().flatten().tolist()
-    if hopeless:
-        raise PlanningError(
-            f"every candidate of problem(s) {hopeless} has a NaN or infinite cost in iteration "
-            f"{iteration}; check the model's checkpoint and its inputs, or narrow the bounds"
-        )
-
-
-def _lowest(candidates: Tensor, cost: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` cheapest of candidates ``[B, S, H, A]``, cheapest first, and their costs."""
-    cost, order = torch.sort(cost, dim=1, stable=True)
-    order = order[:, :count, None, None].expand(-1, -1, *candidates.shape[2:])
-    return candidates.gather(1, order), cost[:, :count]
-
-
-def _cheaper(a: Tensor, a_cost: Tensor, b: Tensor, b_cost: Tensor) -> tuple[Tensor, Tensor]:
-    """Per problem, whichever of sequences a and b ``[B, H, A]`` costs less, and its cost."""
-    better = b_cost < a_cost
-    return torch.where(better[:, None, None], b, a), torch.where(better, b_cost, a_cost)
