@@ -26,6 +26,7 @@ VERBS = {
     "pretrain": "train a V-JEPA encoder on a folder of videos by masked latent prediction",
     "train": "train an action-conditioned world model on collected trajectories",
     "plan": "reach image goals with a world model and a planner, and measure success",
+    "convert": "checkpoints from and to Meta's, Hugging Face's and tubelet's formats",
     "report": "turn results into one HTML page with tables, plots and videos",
     "doctor": "check Python, torch, rendering, video decoding and disk, with a fix for each fault",
 }

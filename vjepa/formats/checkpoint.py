@@ -23,6 +23,7 @@ from ...core.config import from_toml
 from ...core.errors import CheckpointError, ConfigError
 from ...core.io import atomic_path, atomic_write_json
 from ..action_predictor import ActionPredictor, ActionPredictorConfig
+from ..attentive import AnticipationProbe, AttentiveConfig, AttentiveProbe
 from ..encoder import EncoderConfig, TubeletEncoder
 from ..predictor import MaskedPredictor, PredictorConfig
 from .files import SINGLE, check_tensors, read_json, read_safetensors
@@ -56,6 +57,8 @@ class Provenance:
     """Side of the evaluation crop in pixels; 0: not known."""
     frames: int = 0
     """Frames per clip; 0: not known."""
+    labels: tuple[str, ...] = ()
+    """Names of the probe's classes, where known."""
 
 
 @dataclass
@@ -68,6 +71,8 @@ class Checkpoint:
     """Its masked predictor."""
     actions: ActionPredictor | None = None
     """Its action-conditioned predictor (V-JEPA 2-AC)."""
+    probe: AttentiveProbe | AnticipationProbe | None = None
+    """A classifier on its tokens."""
     provenance: Provenance = field(default_factory=Provenance)
     """Where it comes from."""
 
@@ -174,25 +179,33 @@ def _load(folder: Path) -> Checkpoint:
 
 
 def _blank_parts(configs: Any, arguments: Any, where: str) -> dict[str, Any]:
+    """Name -> blank module, from their JSON."""
     kinds = {
-        "encoder": (TubeletEncoder, EncoderConfig),
-        "predictor": (MaskedPredictor, PredictorConfig),
-        "actions": (ActionPredictor, ActionPredictorConfig),
+        "encoder": (EncoderConfig, TubeletEncoder),
+        "predictor": (PredictorConfig, MaskedPredictor),
+        "actions": (ActionPredictorConfig, ActionPredictor),
+        "probe": (AttentiveConfig, make_probe),
     }
     if not isinstance(configs, dict) or "encoder" not in configs or configs.keys() - kinds:
         raise CheckpointError(f"{where}: parts must be an encoder and some of {', '.join(kinds)}")
     made: dict[str, Any] = {}
-    for name, (module, cls) in kinds.items():
+    for name, (cls, build) in kinds.items():
         if name not in configs:
             continue
         config = from_json(cls, configs[name], f"{where}: {name}")
-        more = {} if name == "encoder" else {"latent_dim": made["encoder"].config.width}
-        more |= dict((arguments or {}).get(name, {}))
+        more = arguments.get(name, {}) if isinstance(arguments, dict) else {}
+        if name in ("predictor", "actions"):
+            more = {"latent_dim": made["encoder"].config.width, **more}
         try:
-            made[name] = blank(lambda m=module, c=config, more=more: m(c, **more))
-        except TypeError as error:
-            raise CheckpointError(f"{where}: arguments of {name}: {error}") from error
+            made[name] = blank(lambda f=build, c=config, more=more: f(c, **more))
+        except (TypeError, ConfigError) as error:
+            raise CheckpointError(f"{where}: {name}: {error}") from error
     return made
+
+
+def make_probe(config: AttentiveConfig) -> AttentiveProbe | AnticipationProbe:
+    """The probe of a config: with one number of classes, or three."""
+    return (AttentiveProbe if len(config.classes) == 1 else AnticipationProbe)(config)
 
 
 def _arguments(part: nn.Module) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...core.errors import CheckpointError, ConfigError
+from ..attentive import AttentiveConfig
 from ..encoder import EncoderConfig
 from ..positions import PositionConfig
 from ..predictor import PredictorConfig
@@ -75,6 +76,39 @@ def vjepa2_configs(config: Mapping[str, Any], source: str) -> tuple[EncoderConfi
         )
     except ConfigError as error:
         raise CheckpointError(f"{source}: {error}") from error
+
+
+def vjepa2_probe(
+    config: Mapping[str, Any], encoder: EncoderConfig, classes: int, published: bool
+) -> AttentiveConfig:
+    """The config of a ``VJEPA2ForVideoClassification``'s pooler and classifier: the function that
+    transformers computes, or else the one that Meta's probes were trained as."""
+    return AttentiveConfig(
+        width=encoder.width,
+        classes=(classes,),
+        depth=config.get("num_pooler_layers", VJEPA2_DEFAULTS["num_pooler_layers"]) + 1,
+        heads=16 if published else encoder.heads,
+        eps=1e-5 if published else 1e-6,
+    )
+
+
+def vjepa2_probe_json(probe: AttentiveConfig, labels: Sequence[str]) -> dict[str, Any]:
+    """What a probe adds to the ``VJEPA2Config``. Raises CheckpointError for what it cannot say."""
+    same = {
+        "probe.version": (probe.version, "v2"),
+        "probe.mlp_ratio": (probe.mlp_ratio, 4.0),
+        "number of probe.classes": (len(probe.classes), 1),
+    }
+    _refuse(same, "VJEPA2ForVideoClassification")
+    names = list(labels) or [f"LABEL_{i}" for i in range(probe.classes[0])]
+    if len(names) != probe.classes[0]:
+        raise CheckpointError(f"{len(names)} labels for {probe.classes[0]} classes")
+    return {
+        "architectures": ["VJEPA2ForVideoClassification"],
+        "num_pooler_layers": probe.depth - 1,
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+    }
 
 
 def vjepa2_json(

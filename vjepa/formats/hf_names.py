@@ -32,6 +32,17 @@ _IJEPA_BLOCK = {
     "mlp.fc1.": "intermediate.dense.",
     "mlp.fc2.": "output.dense.",
 }
+_POOLER = {
+    "pooler.cross_attention_block.": "pooler.cross_attention_layer.",
+    "pooler.blocks.": "pooler.self_attention_layers.",
+    "linear.": "classifier.",
+}
+_POOLER_BLOCK = {
+    ".norm1.": ".layer_norm1.",
+    ".norm2.": ".layer_norm2.",
+    ".attn.proj.": ".self_attn.out_proj.",
+    ".xattn.q.": ".cross_attn.q_proj.",
+}
 
 
 def vjepa2_encoder_rule(key: str, shape: Shape) -> Entry:
@@ -44,6 +55,19 @@ def vjepa2_predictor_rule(key: str, shape: Shape) -> Entry:
     if key == "mask_tokens":
         return plain(key, renamed(key, _VJEPA2_PREDICTOR), shape, (shape[0], 1, 1, shape[1]))
     return _vjepa2(key, renamed(key, _VJEPA2_PREDICTOR), shape)
+
+
+def vjepa2_probe_rule(key: str, shape: Shape) -> Entry:
+    """``VJEPA2ForVideoClassification``'s pooler and classifier."""
+    name = renamed(key, _POOLER, _POOLER_BLOCK)
+    for ours, theirs, parts in (
+        (".attn.qkv.", "self_attn", "qkv"),
+        (".xattn.kv.", "cross_attn", "kv"),
+    ):
+        if ours in name:
+            names = [name.replace(ours, f".{theirs}.{part}_proj.") for part in parts]
+            return split(key, names, shape)
+    return plain(key, name, shape)
 
 
 def ijepa_rule(key: str, shape: Shape) -> Entry:

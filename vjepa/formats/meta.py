@@ -59,7 +59,7 @@ def read_meta(
     encoder, prefix = _encoder_dict(content, which, path, report)
     predictor = content.get("predictor")
     if predictor is not None:
-        predictor, _ = _stripped(predictor, f"{path}: predictor")
+        predictor, _ = stripped(predictor, f"{path}: predictor")
     found = known or _infer(encoder, predictor, path)
     parts: dict[str, Any] = {
         "encoder": _read_part(
@@ -141,15 +141,15 @@ def _encoder_dict(
         for key in content.keys() - {which, "predictor"}:
             other = key in ENCODERS
             report.dropped[key] = f"{which} was asked for" if other else "no weights of the model"
-        return _stripped(content[which], f"{path}: {which}")
+        return stripped(content[which], f"{path}: {which}")
     if content and all(isinstance(value, Tensor) for value in content.values()):
-        return _stripped(content, str(path))
+        return stripped(content, str(path))
     there = [key for key in ENCODERS if key in content]
     hint = f": choose which = {' or '.join(there)}" if there else ""
     raise CheckpointError(f"{path} has no {which!r}; it has {_listed(content)}{hint}")
 
 
-def _stripped(tensors: Any, source: str) -> tuple[dict[str, Tensor], str]:
+def stripped(tensors: Any, source: str) -> tuple[dict[str, Tensor], str]:
     if not isinstance(tensors, Mapping):
         raise CheckpointError(f"{source} is a {type(tensors).__name__}, not a dict of weights")
     out: dict[str, Tensor] = {}

@@ -41,8 +41,14 @@ def rule_of(module: nn.Module) -> Rule:
         return _encoder_rule(module.config)
     if isinstance(module, MaskedPredictor):
         return _predictor_rule(module.config)
-    assert isinstance(module, ActionPredictor)
-    return _actions_rule(module.config)
+    if isinstance(module, ActionPredictor):
+        return _actions_rule(module.config)
+    return plain_rule  # probes bear the published names
+
+
+def plain_rule(key: str, shape: Shape) -> Entry:
+    """The same name there as here."""
+    return plain(key, key, shape)
 
 
 def _encoder_rule(c: EncoderConfig) -> Rule:
