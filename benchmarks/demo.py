@@ -140,7 +140,7 @@ def _train_vjepa(config: DemoConfig) -> None:
         loop = replace(
             base.loop, steps=config.pretrain_steps, report_every=max(1, config.pretrain_steps // 5)
         )
-        settings = recipes.VideoPretrainConfig(
+        settings = recipes.PretrainRunConfig(
             videos=str(_training_videos(config)),
             out=str(encoder_run),
             resume=True,
@@ -153,7 +153,7 @@ def _train_vjepa(config: DemoConfig) -> None:
             device="cpu",
         )
         probe_set = _probe_set(config, ONLINE_PROBE_ROWS)
-        recipes.pretrain_on_videos(settings, probe=lambda enc, p=probe_set: _online_probe(enc, p))
+        recipes.pretrain_encoder(settings, probe=lambda enc, p=probe_set: _online_probe(enc, p))
         encoder = recipes.load_encoder(encoder_run)
         train = presets.vjepa_vector(encoder.config)
         _train(config, "vjepa", seed, train, config.vjepa_steps, encoder=str(encoder_run))

@@ -62,8 +62,8 @@ def run(config: Config) -> dict[str, Any]:
     train = _pretraining(config)
     clips = replace(presets.clips("nano"), size=config.image_size, frames=8)
     started = time.perf_counter()
-    recipes.pretrain_on_videos(
-        recipes.VideoPretrainConfig(
+    recipes.pretrain_encoder(
+        recipes.PretrainRunConfig(
             videos=str(out / "data" / "videos"),
             out=str(out / "pretrain"),
             resume=True,

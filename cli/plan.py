@@ -14,7 +14,8 @@ from ..core.run import RunDir
 from ..datasets.trajectories import TrajectorySet
 from ..envs import make
 from ..planning import CEMConfig, LatentCost, MPCConfig
-from ..vjepa.recipes import MAY_DIFFER, TrainConfig, load_world_model, prepare
+from ..vjepa.device import MAY_DIFFER, prepare
+from ..vjepa.recipes import TrainConfig, load_world_model
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""``tubelet pretrain``: a V-JEPA encoder from a folder of videos."""
+"""``tubelet pretrain``: an encoder from a folder of videos or images."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from ..vjepa import presets
-from ..vjepa.recipes import VideoPretrainConfig as Config
-from ..vjepa.recipes import pretrain_on_videos
+from ..vjepa.recipes import PretrainRunConfig as Config
+from ..vjepa.recipes import pretrain_encoder
 
 
 def _preset(name: str) -> Config:
@@ -19,7 +19,7 @@ PRESETS = {name: partial(_preset, name) for name in presets.PRESETS}
 
 def run(config: Config) -> int:
     """Train, and say what came of the corpus and of the encoder."""
-    pretrain_on_videos(config)
+    pretrain_encoder(config)
     out = Path(config.out)
     print((out / "corpus.txt").read_text(encoding="utf-8"), end="")
     print(f"encoder: {(out / 'verdict.txt').read_text(encoding='utf-8').strip()}")

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..core.config import from_toml, to_toml
-from ..core.errors import CheckpointError
+from ..core.errors import CheckpointError, ConfigError
 from ..core.io import atomic_write_text
 
 C = TypeVar("C")
@@ -112,6 +112,16 @@ def load_config(path: Path, cls: type[C]) -> C:
     except OSError as error:
         raise CheckpointError(f"cannot read {file}: {error.strerror}") from error
     return from_toml(cls, text, source=str(file))
+
+
+def stored_config(folder: Path, cls: type[C], wanted: str) -> C:
+    """The config in a checkpoint. Raises CheckpointError where it is of another kind."""
+    try:
+        return load_config(folder, cls)
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{folder} is no checkpoint of {wanted} known here: {error}"
+        ) from error
 
 
 def load_checkpoint(

@@ -14,6 +14,8 @@ from ..core.io import atomic_write_json, atomic_write_text
 from ..core.rng import numpy_generator
 from ..datasets.corpus import CorpusIndex
 from ..datasets.decode import open_video
+from ..datasets.image_file import read_image
+from ..datasets.images import ImageIndex
 from .encoder import EncoderConfig
 
 STATS_FRAMES = 128
@@ -23,8 +25,8 @@ Stats = tuple[tuple[float, float, float], tuple[float, float, float]]
 def pixel_stats(index: CorpusIndex, *, frames: int = STATS_FRAMES, seed: int = 0) -> Stats:
     """Mean and deviation per channel of the corpus's pixels in [0, 1], rounded to 4 places.
 
-    Measured on ``frames`` frames drawn from all frames of all videos; the same corpus and seed give
-    the same numbers. A deviation is at least 0.05, so that a nearly constant channel is not blown
+    Measured on ``frames`` frames drawn from all frames of all videos (or images); the same corpus
+    and seed give the same numbers. A deviation is at least 0.05, so that a nearly constant channel is not blown
     up. Frames that cannot be decoded are left out.
 
     Raises:
@@ -38,8 +40,11 @@ def pixel_stats(index: CorpusIndex, *, frames: int = STATS_FRAMES, seed: int = 0
         number = int(np.searchsorted(ends, row, side="right"))
         entry = index[number]
         try:
-            with open_video(entry.path, info=entry.info) as video:
-                frame = video.get_frames([int(row - ends[number] + entry.num_frames)])
+            if isinstance(index, ImageIndex):
+                frame = read_image(entry.path)
+            else:
+                with open_video(entry.path, info=entry.info) as video:
+                    frame = video.get_frames([int(row - ends[number] + entry.num_frames)])
         except VideoDecodeError:
             continue
         pixels = frame.reshape(-1, 3) / 255.0

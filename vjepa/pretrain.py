@@ -45,6 +45,8 @@ class PretrainConfig:
     """Encoder (and teacher)."""
     objective: ObjectiveConfig = field(default_factory=vjepa2)
     """What is learned: terms with weights, and where targets come from."""
+    teacher: EncoderConfig | None = None
+    """Architecture of the frozen teacher, for objectives with one."""
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
     """Predictor of masked methods."""
     masks: MaskingConfig = field(default_factory=MaskingConfig)
@@ -135,10 +137,13 @@ def build(
     """A model with weights drawn from the seed's own stream; the global generator is untouched.
 
     Args:
-        teacher: the frozen teacher, for objectives with one.
+        teacher: the frozen teacher, for objectives with one. Without it a teacher of the config's
+            architecture is made whose weights are those of a checkpoint, once that is loaded.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(config.seed, "weights"))
+        if teacher is None and config.teacher is not None:
+            teacher = TubeletEncoder(config.teacher).eval()
         if config.by_views:
             model: PretrainModel = MultiviewModel(
                 config.encoder, config.multiview, config.objective, seed=config.seed

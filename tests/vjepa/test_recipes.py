@@ -16,15 +16,15 @@ from tubelet.datasets.corpus import index_corpus
 from tubelet.datasets.trajectories import TrajectoryWriter
 from tubelet.datasets.video_writer import write_video
 from tubelet.vjepa import presets
+from tubelet.vjepa.device import prepare
 from tubelet.vjepa.engine import LoopConfig
 from tubelet.vjepa.recipes import (
+    PretrainRunConfig,
     TrainConfig,
-    VideoPretrainConfig,
     load_encoder,
     load_world_model,
     pixel_stats,
-    prepare,
-    pretrain_on_videos,
+    pretrain_encoder,
     split_episodes,
     train_on_trajectories,
 )
@@ -72,7 +72,7 @@ def data(tmp_path_factory):
 def pretraining(videos, out, **changes):
     train = replace(presets.debug(), loop=LOOP)
     defaults = {"videos": str(videos), "out": str(out), "clips": presets.clips("debug")}
-    return VideoPretrainConfig(
+    return PretrainRunConfig(
         **{**defaults, "train": train, "threads": 1, "device": "cpu"} | changes
     )
 
@@ -89,7 +89,7 @@ def dynamics(name, data, out, encoder, **changes):
 @pytest.fixture(scope="module")
 def encoder_run(videos, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "encoder"
-    pretrain_on_videos(pretraining(videos, out))
+    pretrain_encoder(pretraining(videos, out))
     return out
 
 
@@ -114,10 +114,52 @@ def test_pretraining_leaves_a_whole_run(encoder_run):
     assert len(losses(encoder_run)) == 4
 
 
+def test_image_folders_train_by_the_same_recipe(tmp_path):
+    from PIL import Image
+
+    (tmp_path / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        pixels = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"no picture")
+    config = PretrainRunConfig(
+        images=str(tmp_path / "photos"),
+        out=str(tmp_path / "run"),
+        clips=ClipConfig(size=SIZE),
+        train=replace(
+            presets.debug(),
+            encoder=replace(presets.debug().encoder, patch=4),
+            loop=LoopConfig(steps=2, report_every=2, save_every=2),
+        ),
+        objective="ijepa",
+        augment=False,
+        pixel_stats="corpus",
+        device="cpu",
+    )
+    model = pretrain_encoder(config)
+    assert "6 images usable, 1 of 7 bad" in (tmp_path / "run" / "corpus.txt").read_text()
+    encoder = load_encoder(tmp_path / "run")
+    assert same_weights(encoder, model.output)
+    assert encoder.config.tubelet == 1
+    with pytest.raises(ConfigError, match="name one"):
+        replace(config, videos="also")
+
+
+def test_a_frozen_teacher_comes_from_a_run_and_back_with_the_student(encoder_run, videos, tmp_path):
+    config = pretraining(videos, tmp_path / "salt", objective="salt", teacher=str(encoder_run))
+    model = pretrain_encoder(config)
+    teacher = load_encoder(encoder_run)
+    assert same_weights(model.target.teacher, teacher)
+    student = load_encoder(tmp_path / "salt")
+    assert same_weights(student, model.encoder)
+    assert not same_weights(student, teacher)
+
+
 def test_the_loaded_encoder_is_the_frozen_target(encoder_run, videos, tmp_path):
-    model = pretrain_on_videos(pretraining(videos, tmp_path / "again"))
+    model = pretrain_encoder(pretraining(videos, tmp_path / "again"))
     encoder = load_encoder(encoder_run)
-    assert same_weights(encoder, model.target)
+    assert same_weights(encoder, model.output)
     assert not encoder.training
     assert not any(p.requires_grad for p in encoder.parameters())
 
@@ -125,7 +167,7 @@ def test_the_loaded_encoder_is_the_frozen_target(encoder_run, videos, tmp_path):
 @pytest.mark.parametrize("stats", ["imagenet", "corpus"])
 def test_an_interrupted_run_resumes_to_the_same_bits(videos, tmp_path, stats):
     config = pretraining(videos, tmp_path / "whole", pixel_stats=stats)
-    whole = pretrain_on_videos(config)
+    whole = pretrain_encoder(config)
     looks = []
 
     def die_at_the_second_look(encoder):
@@ -136,8 +178,8 @@ def test_an_interrupted_run_resumes_to_the_same_bits(videos, tmp_path, stats):
 
     config = replace(config, out=str(tmp_path / "cut"))
     with pytest.raises(KeyboardInterrupt):
-        pretrain_on_videos(config, probe=die_at_the_second_look)
-    resumed = pretrain_on_videos(replace(config, resume=True, cache=True))
+        pretrain_encoder(config, probe=die_at_the_second_look)
+    resumed = pretrain_encoder(replace(config, resume=True, cache=True))
     assert same_weights(resumed, whole)
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
 
@@ -146,10 +188,10 @@ def test_a_resumed_run_refuses_another_corpus(videos, tmp_path):
     folder = tmp_path / "videos"
     shutil.copytree(videos, folder)
     config = pretraining(folder, tmp_path / "run")
-    pretrain_on_videos(config)
+    pretrain_encoder(config)
     (folder / "00.mp4").unlink()
     with pytest.raises(DatasetError, match="held 8 usable videos with 136 frames, now 7 with 119"):
-        pretrain_on_videos(replace(config, resume=True))
+        pretrain_encoder(replace(config, resume=True))
 
 
 def test_five_per_cent_of_damage_is_listed_and_changes_no_batch(videos, tmp_path):
@@ -174,8 +216,8 @@ def test_five_per_cent_of_damage_is_listed_and_changes_no_batch(videos, tmp_path
     paths = sorted(str(p) for p in folder.iterdir() if "x" not in p.stem)
     good.write_text("\n".join(paths))
 
-    damaged = pretrain_on_videos(pretraining(folder, tmp_path / "a"))
-    intact = pretrain_on_videos(pretraining(good, tmp_path / "b"))
+    damaged = pretrain_encoder(pretraining(folder, tmp_path / "a"))
+    intact = pretrain_encoder(pretraining(good, tmp_path / "b"))
     assert same_weights(damaged, intact)
     report = (tmp_path / "a" / "corpus.txt").read_text()
     assert report.startswith("112 videos usable, 6 of 118 bad (5.1 %), 1 files with other")
@@ -203,7 +245,7 @@ def test_a_channel_that_never_changes_is_not_blown_up(tmp_path):
 
 
 def test_corpus_statistics_reach_the_checkpoint(videos, tmp_path):
-    pretrain_on_videos(pretraining(videos, tmp_path / "run", pixel_stats="corpus"))
+    pretrain_encoder(pretraining(videos, tmp_path / "run", pixel_stats="corpus"))
     mean, std = pixel_stats(index_corpus(videos, progress=False))
     encoder = load_encoder(tmp_path / "run")
     assert (encoder.config.pixel_mean, encoder.config.pixel_std) == (mean, std)
@@ -280,7 +322,7 @@ def test_other_impossible_configs(videos, data, tmp_path):
     with pytest.raises(ConfigError, match="held_out = 1"):
         TrainConfig(held_out=1.0)
     with pytest.raises(ConfigError, match="name a folder of videos"):
-        pretrain_on_videos(pretraining("", tmp_path / "x"))
+        pretrain_encoder(pretraining("", tmp_path / "x"))
     with pytest.raises(ConfigError, match="name the folder of a trajectory set"):
         train_on_trajectories(dynamics("end_to_end", "", tmp_path / "x", ""))
     with pytest.raises(ConfigError, match="name a pretraining run"):
@@ -320,14 +362,14 @@ def test_a_failure_before_training_leaves_the_folder_free_to_be_used(videos, tmp
     (tmp_path / "empty").mkdir()
     out = tmp_path / "run"
     with pytest.raises(DatasetError, match="no video files"):
-        pretrain_on_videos(pretraining(tmp_path / "empty", out))
+        pretrain_encoder(pretraining(tmp_path / "empty", out))
     (tmp_path / "empty" / "a.mp4").touch()
     with pytest.raises(DatasetError, match="1 of 1 videos are bad, none is usable"):
-        pretrain_on_videos(pretraining(tmp_path / "empty", out))
-    pretrain_on_videos(pretraining(videos, out))
+        pretrain_encoder(pretraining(tmp_path / "empty", out))
+    pretrain_encoder(pretraining(videos, out))
 
 
 def test_a_run_folder_that_cannot_be_written(videos, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(TubeletError, match=r"cannot write the run folder .*file"):
-        pretrain_on_videos(pretraining(videos, tmp_path / "file"))
+        pretrain_encoder(pretraining(videos, tmp_path / "file"))

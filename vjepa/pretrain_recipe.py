@@ -1,0 +1,211 @@
+"""Pretraining from files: a folder of videos or images in, a run folder with an encoder out."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..core.errors import ConfigError, TubeletError
+from ..core.io import atomic_write_text
+from ..core.run import RunDir, read_metrics
+from ..datasets.augment import AugmentConfig, augment
+from ..datasets.clips import ClipBatches, ClipConfig, clip_batches
+from ..datasets.corpus import CorpusIndex, index_corpus
+from ..datasets.images import ImageConfig, ImageIndex, image_batches, index_images
+from . import pretrain
+from .checkpoint import find_checkpoint, load_checkpoint, stored_config
+from .corpus_facts import pixel_stats, write_corpus
+from .device import MAY_DIFFER, prepare
+from .diagnostics import verdict
+from .encoder import TubeletEncoder
+from .pretrain import PretrainConfig, PretrainModel, with_objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainRunConfig:
+    """Train an encoder on a folder of videos, or of images, without labels."""
+
+    videos: str = ""
+    """Folder of videos, or a list file (.txt, .csv) of their paths."""
+    images: str = ""
+    """Folder of images, or a list file, instead of videos; clips.size is their side."""
+    out: str = "runs/pretrain"
+    """Run folder."""
+    resume: bool = False
+    """Go on with the run in that folder, exactly."""
+    clips: ClipConfig = field(default_factory=ClipConfig)
+    """How clips are cut out of the videos. Their seed is train.seed."""
+    objective: str = ""
+    """A published objective (ijepa, vjepa, vjepa2, vjepa2.1, lejepa, levjepa, salt, cjepa) in place
+    of train.objective, with the masks, levels and positions that it needs; empty keeps the
+    config as it is."""
+    teacher: str = ""
+    """Run folder of the encoder that is the frozen teacher, for objectives with one (salt)."""
+    train: PretrainConfig = field(default_factory=PretrainConfig)
+    """Model, masks, optimiser and schedules."""
+    augment: bool = True
+    """Crop and flip clips at random."""
+    augmentation: AugmentConfig = field(default_factory=AugmentConfig)
+    """How."""
+    pixel_stats: Literal["imagenet", "corpus"] = "imagenet"
+    """Normalise pixels by the encoder's mean and deviation (ImageNet's), or by those of this
+    corpus. Scenes with a still background want the corpus's: see the documentation."""
+    cache: bool = False
+    """Decode all videos once into a memory map in the run folder: same clips, many times faster,
+    for corpora that fit on the disk."""
+    workers: int = 0
+    """Processes that decode ahead; 0 decodes in this one. Same clips."""
+    threads: int = 0
+    """Torch threads; 0 leaves them alone."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps; auto takes an accelerator where there is one."""
+
+    def __post_init__(self) -> None:
+        if self.videos and self.images:
+            raise ConfigError(f"videos = {self.videos!r} and images = {self.images!r}: name one")
+        train = with_objective(self.train, self.objective) if self.objective else self.train
+        size = self.augmentation.size if self.augment else None
+        side = size or self.clips.size
+        frames = 1 if self.images else self.clips.frames
+        train.encoder.grid(frames, side, side)  # raises naming the nearest size
+        if self.clips.seed not in (0, self.train.seed):
+            raise ConfigError(f"clips.seed = {self.clips.seed}: clips follow train.seed; set that")
+
+
+def pretrain_encoder(
+    config: PretrainRunConfig,
+    *,
+    probe: Callable[[TubeletEncoder], dict[str, float]] | None = None,
+) -> PretrainModel:
+    """Pretrain an encoder; see :func:`tubelet.vjepa.pretrain.pretrain` for ``probe``.
+
+    Beside what every run folder holds it writes ``corpus.txt`` (how many videos were used, and
+    every bad one with its reason), ``corpus.json`` (the same, and the pixel statistics) and
+    ``verdict.txt`` (is the encoder healthy or collapsed, and why).
+
+    Raises:
+        DatasetError: no usable file, too many bad ones, or a resumed run's corpus has changed.
+        ConfigError, TubeletError, CheckpointError: see :class:`RunDir` and :func:`engine.fit`.
+    """
+    device = prepare(config.device, config.threads)
+    index = _indexed(config)
+    teacher = load_encoder(config.teacher, device=device) if config.teacher else None
+    train, clips = _resolved(config, index, teacher)
+    with RunDir.create(config.out, config, resume=config.resume, may_differ=MAY_DIFFER) as run:
+        write_corpus(run.path, index, train.encoder)
+        stream: list[ClipBatches] = []
+
+        def batches(first_step: int) -> Iterator[Any]:
+            stream.append(_batches(config, index, clips, train.batch_size, first_step, run.path))
+            return stream[-1]
+
+        model = pretrain.pretrain(
+            train,
+            batches,
+            run,
+            probe=probe,
+            augment=_augmentation(config),
+            teacher=teacher,
+            device=device,
+        )
+        if stream:
+            report = f"{index.report()}\n{stream[-1].report()}\n"
+            atomic_write_text(run.path / "corpus.txt", report)
+        atomic_write_text(run.path / "verdict.txt", _verdict(run.path, train.encoder.width) + "\n")
+    return model
+
+
+def load_encoder(path: str | os.PathLike[str], *, device: str = "cpu") -> TubeletEncoder:
+    """The frozen target encoder of a pretraining run (or one of its checkpoints), in eval mode.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or it is of another kind.
+    """
+    folder = find_checkpoint(path)
+    config = stored_config(folder, PretrainConfig, "a pretrained encoder")
+    model = pretrain.build(config)
+    load_checkpoint(folder, model=model)
+    return model.output.requires_grad_(False).eval().to(device)
+
+
+def _indexed(config: PretrainRunConfig) -> CorpusIndex:
+    """The corpus, before there is a run: hidden, so that a failure leaves the folder as empty."""
+    if not config.videos and not config.images:
+        raise ConfigError('videos = "": name a folder of videos (or images = a folder of images)')
+    index = index_images if config.images else index_corpus
+    try:
+        return index(
+            config.images or config.videos,
+            cache_path=Path(config.out) / ".corpus.jsonl",
+            max_bad_share=config.clips.max_bad_share,
+        )
+    except OSError as error:
+        raise TubeletError(
+            f"cannot write the run folder {config.out}: {error.strerror}; "
+            "free some space, fix its permissions or name another"
+        ) from error
+
+
+def _resolved(
+    config: PretrainRunConfig, index: CorpusIndex, teacher: TubeletEncoder | None
+) -> tuple[PretrainConfig, ClipConfig]:
+    """The training config with the objective's parts, the corpus's pixels, the teacher's shape."""
+    train = with_objective(config.train, config.objective) if config.objective else config.train
+    if config.pixel_stats == "corpus":
+        mean, std = pixel_stats(index, seed=train.seed)
+        train = replace(train, encoder=replace(train.encoder, pixel_mean=mean, pixel_std=std))
+    if teacher is not None:
+        width = 0 if teacher.config.width == train.encoder.width else teacher.config.width
+        predictor = replace(train.predictor, target_width=width)
+        train = replace(train, teacher=teacher.config, predictor=predictor)
+    return train, replace(config.clips, seed=train.seed)
+
+
+def _batches(
+    config: PretrainRunConfig,
+    index: CorpusIndex,
+    clips: ClipConfig,
+    batch_size: int,
+    first_step: int,
+    run: Path,
+) -> ClipBatches:
+    """The batches of steps ``first_step``, … of videos or images."""
+    if not isinstance(index, ImageIndex):
+        return clip_batches(
+            index,
+            clips,
+            batch_size,
+            start_step=first_step,
+            workers=config.workers,
+            cache=config.cache,
+        )
+    images = ImageConfig(size=clips.size, seed=clips.seed, max_bad_share=clips.max_bad_share)
+    return image_batches(
+        index,
+        images,
+        batch_size,
+        start_step=first_step,
+        workers=config.workers,
+        cache=run / "cache" if config.cache else None,
+    )
+
+
+def _augmentation(
+    config: PretrainRunConfig,
+) -> Callable[[Tensor, torch.Generator], Tensor] | None:
+    if not config.augment:
+        return None
+    return lambda video, generator: augment(video, config.augmentation, generator)
+
+
+def _verdict(run: Path, width: int) -> str:
+    """The verdict on the run's last diagnostics."""
+    last = next(line for line in reversed(read_metrics(run)) if "clip_std" in line)
+    return verdict({k: math.nan if v is None else v for k, v in last.items()}, width=width)

@@ -1,0 +1,178 @@
+"""World models from files: a trajectory set in, a run folder with a world model out."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.errors import ConfigError, DatasetError
+from ..core.io import atomic_write_json
+from ..core.run import RunDir
+from ..datasets.frame_cache import FrameCache
+from ..datasets.trajectories import TrajectorySet
+from ..datasets.windows import FramePairs, Observe, WindowBatch, window_batches
+from . import dynamics
+from .checkpoint import find_checkpoint, load_checkpoint, stored_config
+from .device import MAY_DIFFER, prepare
+from .dynamics import DynamicsConfig, prediction_report, take, train_dynamics
+from .encoder import TubeletEncoder
+from .latent_cache import LatentCache, cache_latents
+from .pretrain_recipe import load_encoder
+from .world_model import WorldModel
+
+HELD_OUT_BATCHES = 4
+STANDARDISE_ROWS = 2048
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train an action-conditioned world model on collected trajectories."""
+
+    data: str = ""
+    """Folder of a trajectory set, as ``tubelet collect`` writes."""
+    out: str = "runs/train"
+    """Run folder."""
+    resume: bool = False
+    """Go on with the run in that folder, exactly."""
+    encoder: str = ""
+    """Run folder of a pretrained encoder, whose architecture then replaces train.model.encoder;
+    empty for a fresh one."""
+    train: DynamicsConfig = field(default_factory=DynamicsConfig)
+    """Model, losses, optimiser and schedules."""
+    held_out: float = 0.1
+    """Share of the episodes, the last ones, that is kept for judging predictions."""
+    threads: int = 0
+    """Torch threads; 0 leaves them alone."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps; auto takes an accelerator where there is one."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.held_out < 1:
+            raise ConfigError(f"held_out = {self.held_out}: a share of the episodes, in (0, 1)")
+
+
+def train_on_trajectories(config: TrainConfig) -> WorldModel:
+    """Train a world model; writes ``prediction.json``, its prediction errors on held-out episodes.
+
+    ``over_copy`` and ``shuffled`` in it are defined by
+    :func:`tubelet.vjepa.dynamics.prediction_report`. Frames and the tokens of a frozen encoder are
+    cached in ``<data>/cache``.
+
+    Raises:
+        DatasetError: no or a damaged trajectory set, or episodes that are too short.
+        ConfigError: the config does not fit the data, or a frozen encoder without one.
+        CheckpointError: ``encoder`` is no pretraining run.
+    """
+    if not config.data:
+        raise ConfigError('data = "": name the folder of a trajectory set')
+    device = prepare(config.device, config.threads)
+    trajectories = TrajectorySet.open(config.data)
+    encoder = load_encoder(config.encoder, device=device) if config.encoder else None
+    train = config.train
+    if encoder is not None:
+        train = replace(train, model=replace(train.model, encoder=encoder.config))
+    if train.freeze_encoder and encoder is None:
+        raise ConfigError("train.freeze_encoder = true: name a pretraining run as encoder")
+    _check_actions(train, trajectories)
+    kept, held = split_episodes(trajectories.num_episodes, config.held_out)
+    with RunDir.create(config.out, config, resume=config.resume, may_differ=MAY_DIFFER) as run:
+        frames = trajectories.cache(train.model.image_size)
+        observe, sample = _observations(train, frames, encoder, kept)
+        windows = partial(
+            window_batches,
+            observe,
+            trajectories.arrays()["action"],
+            frames.offsets,
+            horizon=train.horizon,
+            block=train.model.action_block,
+            batch_size=train.batch_size,
+            seed=train.seed,
+            stride=train.cache_stride if train.freeze_encoder else 1,
+        )
+        judged = take(windows(episodes=held, name="held-out"), HELD_OUT_BATCHES)
+
+        def batches(first_step: int) -> Iterator[WindowBatch]:
+            return windows(episodes=kept, first_step=first_step)
+
+        model = train_dynamics(
+            train,
+            batches,
+            run,
+            encoder=encoder,
+            held_out=lambda: judged,
+            standardise_on=sample,
+            device=device,
+        )
+        report = prediction_report(model, judged, frozen=train.freeze_encoder)
+        facts = {"windows": len(judged) * train.batch_size, "episodes": len(held)}
+        atomic_write_json(run.path / "prediction.json", _finite(report) | facts)
+    return model
+
+
+def load_world_model(path: str | os.PathLike[str], *, device: str = "cpu") -> WorldModel:
+    """The world model of a training run (or one of its checkpoints), frozen, in eval mode.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or it is of another kind.
+    """
+    folder = find_checkpoint(path)
+    model = dynamics.build(stored_config(folder, DynamicsConfig, "a world model"))
+    load_checkpoint(folder, model=model)
+    return model.requires_grad_(False).eval().to(device)
+
+
+def split_episodes(count: int, held_out: float) -> tuple[range, range]:
+    """Episodes to train on and, at the end, those held out: at least one of each.
+
+    Raises:
+        DatasetError: fewer than two episodes.
+    """
+    if count < 2:
+        raise DatasetError(f"{count} episodes cannot be split; collect at least 2")
+    first = min(max(1, count - round(held_out * count)), count - 1)
+    return range(first), range(first, count)
+
+
+def _observations(
+    train: DynamicsConfig, frames: FrameCache, encoder: TubeletEncoder | None, kept: range
+) -> tuple[Observe, Tensor | None]:
+    """What windows observe: frames, or cached tokens (with a sample that standardises them)."""
+    model = train.model
+    pairs = FramePairs(
+        frames.frames, frames.offsets, count=model.encoder.tubelet, gap=model.frame_gap
+    )
+    if not train.freeze_encoder:
+        return pairs, None
+    assert encoder is not None
+    manifest = frames.path.with_suffix(".json").read_bytes()
+    cache: LatentCache = cache_latents(
+        encoder,
+        pairs,
+        frames.path.parent,
+        stride=train.cache_stride,
+        source=f"{frames.path.name} {hashlib.sha256(manifest).hexdigest()}",
+    )
+    rows = int(cache.offsets[kept.stop])
+    sample = cache.tokens[: rows : max(1, rows // STANDARDISE_ROWS)]
+    return cache, torch.from_numpy(np.array(sample))
+
+
+def _check_actions(train: DynamicsConfig, trajectories: TrajectorySet) -> None:
+    width = trajectories.arrays()["action"].shape[1]
+    if width != train.model.action_dim:
+        raise ConfigError(
+            f"train.model.action_dim = {train.model.action_dim}, but the actions in "
+            f"{trajectories.root} have width {width}: set it to {width}"
+        )
+
+
+def _finite(values: dict[str, float]) -> dict[str, float | None]:
+    return {name: v if math.isfinite(v) else None for name, v in values.items()}
