@@ -9,6 +9,7 @@ algebra, and actions between observed frames from their poses.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,11 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.errors import ConfigError
+from ..core.errors import CheckpointError, ConfigError
 from ..core.latent import Latent
 from .action_predictor import ActionPredictor
 from .causal import Advance, unroll_state
 from .encoder import TubeletEncoder
+from .formats.checkpoint import Checkpoint
 from .pose import compose, difference
 
 
@@ -170,6 +172,21 @@ class ACWorldModel(nn.Module):
         if tuple(state.shape) != (*lead, width):
             raise ConfigError(f"{name} of shape {list(state.shape)}: expected {[*lead, width]}")
         return state
+
+
+def load_ac(path: str | os.PathLike[str], *, device: str = "cpu") -> ACWorldModel:
+    """The world model in a converted V-JEPA 2-AC checkpoint (our format), frozen, in eval mode.
+
+    Raises:
+        CheckpointError: there is none, it is damaged, or it has no action-conditioned predictor.
+    """
+    checkpoint = Checkpoint.from_pretrained(path)
+    if checkpoint.actions is None:
+        raise CheckpointError(
+            f"{path} has no action-conditioned predictor, only {', '.join(checkpoint.parts())}"
+        )
+    model = ACWorldModel(checkpoint.encoder, checkpoint.actions)
+    return model.requires_grad_(False).eval().to(device)
 
 
 def ac_losses(

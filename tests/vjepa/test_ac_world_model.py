@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from tubelet.core.errors import ConfigError
 from tubelet.core.latent import Latent
 from tubelet.planning import LatentCost, LatentDynamics
+from tubelet.planning.vjepa2_ac import VJEPA2ACConfig, VJEPA2ACPlanner
 from tubelet.vjepa.ac_world_model import ACWorldModel, ac_losses
 from tubelet.vjepa.action_predictor import ActionPredictor, ActionPredictorConfig
 from tubelet.vjepa.encoder import EncoderConfig, TubeletEncoder
@@ -130,6 +131,34 @@ def test_a_predictor_without_states():
     two = Latent(context.tokens.repeat(1, 2, 1, 1))
     with pytest.raises(ConfigError, match="a context of 2 steps without states"):
         model.rollout(two, torch.zeros(2, 3, 2, 7))
+
+
+@torch.no_grad()
+def test_the_published_planner_plans_in_it():
+    model = make()
+    context, goal = model.encode(observation(steps=2)), model.encode_goal({"pixels": pixels(2)})
+    config = VJEPA2ACConfig(horizon=2, samples=12, iterations=2, elites=3)
+    plan = VJEPA2ACPlanner(config).plan(
+        model, context, goal, generator=torch.Generator().manual_seed(0)
+    )
+    assert plan.actions.shape == (2, 2, 7)
+    assert plan.actions[..., :3].abs().max() <= config.max_move
+    assert not plan.actions[..., 3:6].any()
+    cost = LatentCost(kind="l1")(model.rollout(context, plan.actions[:, None]), goal)
+    assert torch.allclose(plan.cost, cost[:, 0], atol=1e-5)
+
+
+@torch.no_grad()
+def test_half_precision():
+    model = make()
+    exact = model.rollout(model.encode(observation()), torch.ones(2, 3, 2, 7) * 0.1)
+    half = model.bfloat16()
+    got = half.rollout(half.encode(observation()), torch.ones(2, 3, 2, 7) * 0.1)
+    assert got.tokens.dtype == torch.bfloat16
+    assert (got.tokens.float() - exact.tokens).abs().max() < 0.3
+    assert exact.proprio is not None
+    assert got.proprio is not None
+    assert torch.equal(got.proprio, exact.proprio)  # poses keep their precision
 
 
 def test_the_encoder_is_frozen():
