@@ -26,8 +26,8 @@ def pixel_stats(index: CorpusIndex, *, frames: int = STATS_FRAMES, seed: int = 0
     """Mean and deviation per channel of the corpus's pixels in [0, 1], rounded to 4 places.
 
     Measured on ``frames`` frames drawn from all frames of all videos (or images); the same corpus
-    and seed give the same numbers. A deviation is at least 0.05, so that a nearly constant channel is not blown
-    up. Frames that cannot be decoded are left out.
+    and seed give the same numbers. A deviation is at least 0.05, so that a nearly constant
+    channel is not blown up. Frames that cannot be decoded are left out.
 
     Raises:
         DatasetError: none of them can be decoded.
