@@ -60,7 +60,7 @@ def read_meta(
     predictor = content.get("predictor")
     if predictor is not None:
         predictor, _ = stripped(predictor, f"{path}: predictor")
-    found = known or _infer(encoder, predictor, path)
+    found = known or recognise(encoder, predictor, str(path))
     parts: dict[str, Any] = {
         "encoder": _read_part(
             blank(lambda: TubeletEncoder(found.encoder)), encoder, f"{path}: {which}", report
@@ -170,16 +170,26 @@ def _read_part(module: M, tensors: Mapping[str, Tensor], source: str, report: Re
     return load_part(module, entries, tensors, source=source, report=report, table_key=key)
 
 
-def _infer(encoder: Mapping[str, Any], predictor: Mapping[str, Any] | None, path: Path) -> Member:
-    """The one published member that has these shapes."""
+def recognise(
+    encoder: Mapping[str, Any], predictor: Mapping[str, Any] | None, source: str
+) -> Member:
+    """The one published member whose weights have these names and shapes.
+
+    Args:
+        encoder, predictor: tensors under Meta's names, without prefix; None: not known.
+        source: names them in errors.
+
+    Raises:
+        CheckpointError: none, or several, which are listed.
+    """
     fitting = [m for m in FAMILY.values() if _fits(m, encoder, predictor)]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
         names = ", ".join(m.name for m in fitting)
-        raise CheckpointError(f"{path} fits several family members; give one as name: {names}")
+        raise CheckpointError(f"{source} fits several family members; give one as name: {names}")
     raise CheckpointError(
-        f"{path} fits no published family member: {describe(encoder)}. Give the name of the one "
+        f"{source} fits no published family member: {describe(encoder)}. Give the name of the one "
         f"that it should be to see the keys that differ ({', '.join(FAMILY)}), or, in Python, a "
         "Member of your own; the number of heads cannot be told from weights"
     )

@@ -8,9 +8,13 @@ import pytest
 import torch
 
 from tubelet.core.errors import CheckpointError, ConfigError
+from tubelet.vjepa.encoder import TubeletEncoder
 from tubelet.vjepa.family import FAMILY
-from tubelet.vjepa.formats.meta import read_meta, write_meta
+from tubelet.vjepa.formats.keys import table, write
+from tubelet.vjepa.formats.meta import predictor_of, read_meta, recognise, write_meta
+from tubelet.vjepa.formats.meta_names import rule_of, table_key
 from tubelet.vjepa.formats.meta_probes import read_meta_probe, write_meta_probe
+from tubelet.vjepa.formats.parts import blank, position_table
 
 W, P, PATCH = 48, 24, 4  # width, predictor's width, patch side of the miniatures
 
@@ -334,7 +338,7 @@ def test_other_position_tables_are_refused(name, tmp_path):
     original[which][f"{prefix}pos_embed"] = (
         sincos(grid, other, W) if other == "hw" else -sincos(grid, "thw", W)
     )
-    with pytest.raises(CheckpointError, match="pos_embed is not the .* they differ by up to"):
+    with pytest.raises(CheckpointError, match=r"pos_embed is not the .* they differ by up to"):
         read_meta(saved(tmp_path, original), name=miniature(name))
 
 
@@ -376,28 +380,27 @@ def test_an_architecture_of_no_member_is_described(tmp_path):
         read_meta(path, name="vjepa2-1")
 
 
-def full_size(name, mark=torch.zeros(1)):
-    """The shapes of a published member, all of its numbers one and the same."""
+def shapes_of(module):
+    """A module's weights under Meta's names, of the right shapes and without memory."""
+    tensors = write(table(module, rule_of(module)), module.state_dict())
+    positions = position_table(module)
+    if positions is not None:
+        tensors[table_key(module)] = positions[None]
+    return tensors
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_member_is_recognised_by_its_shapes_or_the_choice_is_listed(name):
     m = FAMILY[name]
-    c = m.encoder
-    hidden = round(c.width * c.mlp_ratio)
-    shapes = both("patch_embed.proj", c.width, 3, 2, 16, 16) | linear_norm("norm", c.width)
-    shapes |= blocks("blocks", c.depth, c.width, hidden)
-    return {key: mark.expand(shape) for key, shape in shapes.items()}
-
-
-@pytest.mark.parametrize(
-    ("name", "found"), [("vjepa2-l", None), ("vjepa2-g", "vjepa2-g, vjepa2-g-384, vjepa2-ac-g")]
-)
-def test_a_member_is_recognised_by_its_shapes_or_the_choice_is_listed(name, found, tmp_path):
-    path = saved(tmp_path, {"target_encoder": full_size(name)})
-    if found is None:
-        checkpoint, _ = read_meta(path)
-        assert checkpoint.provenance.name == name
-        assert checkpoint.provenance.crop == 256
+    encoder = shapes_of(blank(lambda: TubeletEncoder(m.encoder)))
+    predictor = shapes_of(blank(predictor_of(m)[1]))
+    if name.startswith("vjepa2-g"):
+        with pytest.raises(CheckpointError, match=r"several .*: vjepa2-g, vjepa2-g-384$"):
+            recognise(encoder, predictor, "file")
+        with pytest.raises(CheckpointError, match=r"several .*: vjepa2-g, .*, vjepa2-ac-g$"):
+            recognise(encoder, None, "file")
     else:
-        with pytest.raises(CheckpointError, match=f"several family members.*: {found}$"):
-            read_meta(path)
+        assert recognise(encoder, predictor, "file") == m
 
 
 def test_what_meta_does_not_have_is_not_written(tmp_path):
@@ -468,5 +471,6 @@ def test_probe_files_that_are_wrong(tmp_path):
     del lost["module.pooler.blocks.1.norm1.bias"]
     with pytest.raises(CheckpointError, match=r"1 missing: pooler.blocks.1.norm1.bias$"):
         read_meta_probe(saved(tmp_path, {"classifiers": [lost]}))
-    with pytest.raises(CheckpointError, match="no attentive probe: 'pooler.query_tokens'"):
-        read_meta_probe(saved(tmp_path, {"classifiers": [{"module.linear.weight": torch.ones(1)}]}))
+    foreign = saved(tmp_path, {"classifiers": [{"module.linear.weight": torch.ones(1)}]})
+    with pytest.raises(CheckpointError, match=r"no attentive probe: 'pooler\.query_tokens'"):
+        read_meta_probe(foreign)
