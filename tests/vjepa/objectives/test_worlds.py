@@ -7,7 +7,6 @@ being Gaussian together identify them up to a rotation. Without SIGReg the encod
 import math
 from dataclasses import replace
 
-import pytest
 import torch
 from torch import nn
 
@@ -15,7 +14,7 @@ from tubelet.vjepa.diagnostics import channel_std, collapse_verdict, rankme, rid
 from tubelet.vjepa.objectives import Latents, Objective
 from tubelet.vjepa.objectives.presets import lewm
 
-WIDTH, RHO = 4, 0.9
+WIDTH, RHO, SLOPE = 4, 0.9, 0.3
 
 
 def world(seed):
@@ -25,7 +24,7 @@ def world(seed):
 
     def see(z):
         for turn in turns:
-            z = nn.functional.leaky_relu(z @ turn, 0.2)
+            z = nn.functional.leaky_relu(z @ turn, SLOPE)
         return z
 
     def draw(batch, generator):
@@ -37,12 +36,10 @@ def world(seed):
     return draw
 
 
-def train(draw, *, steps, batch, lam, slices=32, lr=2e-3):
+def train(draw, *, steps, batch, lam, slices=16, lr=1e-2):
     """An encoder and a linear predictor, trained on fresh pairs."""
     torch.manual_seed(0)
-    encoder = nn.Sequential(
-        *(nn.Linear(WIDTH, 128), nn.GELU(), nn.Linear(128, 128), nn.GELU(), nn.Linear(128, WIDTH))
-    )
+    encoder = nn.Sequential(nn.Linear(WIDTH, 128), nn.ReLU(), nn.Linear(128, WIDTH))
     predictor = nn.Linear(WIDTH, WIDTH, bias=False)
     config = lewm(lam=lam)
     assert config.regress is not None
@@ -83,29 +80,22 @@ def judge(draw, encoder, predictor):
 
 def test_without_a_regulariser_it_collapses_and_the_verdict_says_so():
     draw = world(0)
-    found, _ = judge(draw, *train(draw, steps=400, batch=64, lam=0.0))
-    assert found["error"] < 1e-3
-    assert found["std"] < 0.05
-    dead = {**found, "probe": 0.0}  # what little is left is amplified by a probe without noise
-    assert collapse_verdict(**dead).startswith("collapsed: ")
+    found, _ = judge(draw, *train(draw, steps=300, batch=64, lam=0.0))
+    assert found["error"] < 1e-4  # the loss looks better than it ever can with a state in it
+    assert found["std"] < 0.01
+    assert found["probe"] < 0.05
+    assert collapse_verdict(**found).startswith("collapsed: std")
 
 
-def test_with_sigreg_it_does_not_and_the_verdict_says_so():
-    draw = world(0)
-    found, raw = judge(draw, *train(draw, steps=400, batch=128, lam=0.05))
-    print(found, raw)
-    assert collapse_verdict(**found) == "healthy"
-    assert found["probe"] > 0.8
-
-
-@pytest.mark.slow
-def test_the_true_state_is_recovered_up_to_a_linear_map():
+def test_with_sigreg_the_true_state_is_recovered_up_to_a_linear_map():
+    """What is seen gives R² 0.83; the floor of the error, relative to the variance, is 0.19."""
     draw = world(0)
     encoder, predictor = train(draw, steps=4000, batch=512, lam=0.05)
     found, raw = judge(draw, encoder, predictor)
     gains = torch.linalg.svdvals(predictor.weight.detach())
-    print(found, raw, gains)
-    assert found["probe"] >= 0.95
-    assert found["error"] < 0.22  # the floor is 1 - rho² = 0.19
-    assert 0.85 < gains.min() <= gains.max() < 0.92
+    assert found["probe"] >= 0.95, found
+    assert 0.19 * 0.9 < found["error"] / found["variance"] < 0.22, found
+    assert gains.min() > 0.86, gains
+    assert gains.max() < 0.92, gains
     assert raw < 0.9
+    assert collapse_verdict(**found) == "healthy"
