@@ -20,8 +20,7 @@ smooth frames (at most 2) and by 22 on white noise; enlarging, by rounding.
 where PyTorch calls the CPU's capability AVX2 it resizes integers (within one step of Pillow's, in
 0.1 to 0.3 % of values), on any other CPU, AVX-512 among them, and on a GPU it goes through float32
 (one step, in 15 %): a port's preprocessing is not the same on every machine. *opencv* is exact
-interpolation, rounded; OpenCV itself computes in fixed point, so a step of difference here and there
-is to be expected.
+interpolation, rounded; OpenCV itself computes in fixed point, so expect single steps of difference.
 """
 
 from __future__ import annotations
