@@ -90,7 +90,7 @@ def on_circle(count):
 
 def test_uniformity_of_spheres():
     """log(e^-4 0F1(; d / 2; 4)) for a uniform sphere; 0 for a point."""
-    assert uniformity(7 * on_circle(1500)) == pytest.approx(-1.57503, abs=2e-3)
+    assert uniformity(7 * on_circle(1500)) == pytest.approx(-1.57503, abs=5e-3)
     assert uniformity(torch.randn(1500, 16)) == pytest.approx(-3.51304, abs=1e-2)
     assert uniformity(torch.randn(1500, 128)) == pytest.approx(-3.93753, abs=2e-3)
     assert uniformity(torch.ones(20, 5)) == pytest.approx(0, abs=1e-9)
