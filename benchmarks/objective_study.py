@@ -51,7 +51,7 @@ class StudyConfig:
     """Folder of everything."""
     objectives: tuple[str, ...] = tuple(ARMS)
     """Which objectives, by name."""
-    steps: int = 400
+    steps: int = 300
     """Training steps of each run."""
     seeds: int = 3
     """Runs of each objective."""
@@ -67,7 +67,7 @@ class StudyConfig:
     """Torch threads; 0 leaves them alone."""
 
     def __post_init__(self) -> None:
-        for key, least in {"steps": 1, "seeds": 1, "images": 1, "videos": 1, "probes": 20}.items():
+        for key, least in {"steps": 1, "seeds": 1, "images": 1, "videos": 1, "probes": 100}.items():
             if getattr(self, key) < least:
                 raise ConfigError(f"{key} = {getattr(self, key)}: must be at least {least}")
         unknown = [name for name in self.objectives if name not in ARMS]

@@ -65,7 +65,7 @@ class Trainer:
 
 
 def config(folder, **changes):
-    base = {"steps": 5, "seeds": 3, "images": 2, "videos": 2, "probes": 45}
+    base = {"steps": 5, "seeds": 3, "images": 2, "videos": 2, "probes": 100}
     return StudyConfig(out=str(folder), **(base | {"objectives": ("ijepa", "lejepa")} | changes))
 
 
@@ -119,7 +119,7 @@ def test_tables_are_written_for_people_and_reports(study):
     assert {table.title for table in tables.values()} == set(stored)
     score = json.loads((folder / "scores" / "ijepa-0.json").read_text())
     probe = score["scores"]["trained"]["tokens"]["semantic"]
-    assert (probe["width"], probe["episodes"]) == (24, [27, 9, 9])
+    assert (probe["width"], probe["episodes"]) == (24, [60, 20, 20])
     assert score["scores"]["pixels"]["tokens"]["semantic"]["width"] == 24
     assert probe["mean"]["low"] <= probe["mean"]["value"] <= probe["mean"]["high"]
 
@@ -221,7 +221,7 @@ def test_every_arm_trains(tmp_path, objective, monkeypatch):
 
 
 def test_impossible_settings_are_refused_by_name(tmp_path):
-    for wrong in ({"steps": 0}, {"seeds": 0}, {"probes": 4}, {"objectives": ("ijepa2",)}):
+    for wrong in ({"steps": 0}, {"seeds": 0}, {"probes": 99}, {"objectives": ("ijepa2",)}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             config(tmp_path, **wrong)
 
