@@ -8,6 +8,7 @@ from .cem import CEM, CEMConfig
 from .costs import LatentCost
 from .mpc import MPCAgent, MPCConfig, PlanRecord
 from .protocol import Cost, Generators, HeldActions, LatentDynamics, Observation, Plan, Planner
+from .vjepa2_ac import VJEPA2ACConfig, VJEPA2ACPlanner
 
 __all__ = [
     "CEM",
@@ -23,4 +24,6 @@ __all__ = [
     "Plan",
     "PlanRecord",
     "Planner",
+    "VJEPA2ACConfig",
+    "VJEPA2ACPlanner",
 ]
