@@ -95,6 +95,11 @@ def ridge_probe(
     truth = y(targets[test])
     left = (truth - x(features[test]) @ weights) ** 2  # [M', F]
     total = (truth - truth.mean(0)) ** 2
+    still = [t for t, spread in zip(target_names, total.sum(0), strict=True) if spread < 1e-12]
+    if still:
+        raise ConfigError(
+            f"{', '.join(still)} never vary over the {counts[2]} test episodes: probe more episodes"
+        )
     scale = total.mean(0).clip(1e-12)
 
     def r2(residual: np.ndarray, spread: np.ndarray, stream: str) -> Estimate:

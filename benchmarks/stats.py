@@ -129,6 +129,10 @@ def bootstrap_ratio(
     top, bottom = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
     if top.ndim != 1 or top.shape != bottom.shape or top.size == 0:
         raise ValueError(f"need two equal non-empty vectors, got {top.shape} and {bottom.shape}")
+    if not bottom.sum() > 0:
+        raise ValueError(
+            "the denominators sum to 0: a target that never varies cannot be explained"
+        )
     n = top.size
     counts = generator.multinomial(n, np.full(n, 1 / n), size=resamples)  # [R, n] draws per unit
     drawn = counts @ bottom

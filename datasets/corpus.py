@@ -179,7 +179,7 @@ def index_corpus(
         raise ConfigError(f"verify={verify!r} is not one of {', '.join(VERIFY)}")
     if not 0 <= max_bad_share <= 1:
         raise ConfigError(f"max_bad_share={max_bad_share} is not a share between 0 and 1")
-    paths, ignored, name = _find(source)
+    paths, ignored, name = find_files(source)
     known = _load_known(cache_path, verify)
     results = [known.get(_stamp(path)) for path in paths]
     missing = [path for path, result in zip(paths, results, strict=True) if result is None]
@@ -201,10 +201,12 @@ def index_corpus(
     return index
 
 
-def check_bad_share(name: str, bad: Iterable[Any], total: int, limit: float) -> None:
-    """Raise :class:`DatasetError` if no video is left, or more than ``limit`` of them are bad.
+def check_bad_share(
+    name: str, bad: Iterable[Any], total: int, limit: float, kind: str = "videos"
+) -> None:
+    """Raise :class:`DatasetError` if no file is left, or more than ``limit`` of them are bad.
 
-    ``bad`` holds tuples that begin with path and reason.
+    ``bad`` holds tuples that begin with path and reason; ``kind`` says what the files are.
     """
     bad = list(bad)
     if len(bad) < total and len(bad) <= limit * total:
@@ -213,39 +215,48 @@ def check_bad_share(name: str, bad: Iterable[Any], total: int, limit: float) -> 
     first = "".join(f"\n  {path}: {reason}" for path, reason, *_ in bad[:5])
     rule = "none is usable" if len(bad) == total else f"more than max_bad_share = {limit:g} allows"
     raise DatasetError(
-        f"{name}: {len(bad)} of {total} videos are bad, {rule}. Most frequent: "
+        f"{name}: {len(bad)} of {total} {kind} are bad, {rule}. Most frequent: "
         + "; ".join(f"{reason} ({count}×)" for reason, count in kinds)
         + f". First ones:{first}"
     )
 
 
-def _find(source: Any) -> tuple[list[str], list[str], str]:
-    """Sorted absolute paths to try, ignored files, and a name for the source."""
+def find_files(
+    source: Any, kind: str = "video", extensions: tuple[str, ...] = EXTENSIONS
+) -> tuple[list[str], list[str], str]:
+    """Sorted absolute paths to try, ignored files, and a name for the source.
+
+    Args:
+        source: a folder, a list file or an iterable of paths, as for :func:`index_corpus`.
+        kind: what the files are, for messages. extensions: of files in a folder that count.
+
+    Raises :class:`DatasetError` if there is no such source, or no file in it.
+    """
     if not isinstance(source, str | os.PathLike):
         paths = sorted({str(Path(path).absolute()) for path in source})
         if not paths:
-            raise DatasetError("the list of videos is empty: give at least one path")
+            raise DatasetError(f"the list of {kind}s is empty: give at least one path")
         return paths, [], f"a list of {len(paths)} paths"
     root = Path(source).absolute()
     if not root.exists():
         raise DatasetError(f"{root}: no such folder or list file; check the path")
     if root.is_file():
         if root.suffix.lower() not in (".txt", ".csv"):
-            kind = "folder of videos, nor a list of paths (.txt or .csv)"
-            raise DatasetError(f"{root}: neither a {kind}; put its path into a list")
+            wanted = f"folder of {kind}s, nor a list of paths (.txt or .csv)"
+            raise DatasetError(f"{root}: neither a {wanted}; put its path into a list")
         return _read_list(root), [], str(root)
     paths, ignored = [], []
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
             if not name.startswith("."):
-                known = Path(name).suffix.lower() in EXTENSIONS
+                known = Path(name).suffix.lower() in extensions
                 (paths if known else ignored).append(os.path.join(folder, name))
     if not paths:
-        seen = f" ({len(ignored)} other files, such as {ignored[0]})" if ignored else ""
+        seen = f" ({len(ignored)} other files, such as {min(ignored)})" if ignored else ""
         raise DatasetError(
-            f"{root}: no video files in this folder{seen}; "
-            f"looked for the extensions {' '.join(EXTENSIONS)}"
+            f"{root}: no {kind} files in this folder{seen}; "
+            f"looked for the extensions {' '.join(extensions)}"
         )
     return sorted(paths), sorted(ignored), str(root)
 

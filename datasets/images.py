@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..core.errors import ConfigError, DatasetError, VideoDecodeError
+from ..core.errors import ConfigError, VideoDecodeError
 from ..core.io import atomic_path, atomic_write_json
 from .augment import AugmentConfig
 from .clips import ClipBatches, ClipConfig, _ClipSource
@@ -29,11 +29,11 @@ from .corpus import (
     BadVideo,
     CorpusIndex,
     VideoEntry,
-    _find,
     _load_known,
     _save,
     _stamp,
     check_bad_share,
+    find_files,
 )
 from .corpus_cache import CorpusCache, _is_current
 from .image_file import check_image, read_image
@@ -147,7 +147,7 @@ def index_images(
         raise ConfigError(f"verify={verify!r} is not one of header, full")
     if not 0 <= max_bad_share <= 1:
         raise ConfigError(f"max_bad_share={max_bad_share} is not a share between 0 and 1")
-    paths, ignored, name = _find_images(source)
+    paths, ignored, name = find_files(source, "image", IMAGE_EXTENSIONS)
     known = _load_known(cache_path, verify)
     results = [known.get(_stamp(path)) for path in paths]
     missing = [path for path, result in zip(paths, results, strict=True) if result is None]
@@ -164,7 +164,7 @@ def index_images(
     )
     if cache_path is not None:
         _save(index, cache_path, verify)
-    check_bad_share(name, index.quarantine, len(paths), max_bad_share)
+    check_bad_share(name, index.quarantine, len(paths), max_bad_share, "images")
     return index
 
 
@@ -221,27 +221,6 @@ def _inspect(path: str, verify: Verify) -> VideoEntry | BadVideo:
         pts=first, keyframes=first, time_base=Fraction(1), height=height, width=width, stream=0
     )
     return VideoEntry(path=path, info=info, bytes=length, mtime_ns=mtime_ns)
-
-
-def _find_images(source: Any) -> tuple[list[str], list[str], str]:
-    """Sorted absolute paths to try, ignored files, and a name for the source."""
-    if not isinstance(source, str | os.PathLike) or not Path(source).is_dir():
-        return _find(source)
-    root = Path(source).absolute()
-    paths, ignored = [], []
-    for folder, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            if not name.startswith("."):
-                known = Path(name).suffix.lower() in IMAGE_EXTENSIONS
-                (paths if known else ignored).append(os.path.join(folder, name))
-    if not paths:
-        seen = f" ({len(ignored)} other files, such as {min(ignored)})" if ignored else ""
-        raise DatasetError(
-            f"{root}: no image files in this folder{seen}; "
-            f"looked for the extensions {' '.join(IMAGE_EXTENSIONS)}"
-        )
-    return sorted(paths), sorted(ignored), str(root)
 
 
 def _decode_all(

@@ -104,3 +104,16 @@ def test_pca_beyond_the_rank_is_zero_not_noise():
     assert (features[:, 1:] == 0).all()
     with pytest.raises(ConfigError, match="width 31"):
         pca_features(frames, 31)
+
+
+def test_a_target_that_never_varies_among_the_test_episodes_is_named():
+    rng = np.random.default_rng(0)
+    targets = np.stack([rng.normal(size=40), np.ones(40)], axis=1)
+    with pytest.raises(ConfigError, match="height never vary over the 2 test episodes"):
+        ridge_probe(
+            rng.normal(size=(40, 3)),
+            targets,
+            np.repeat(np.arange(10), 4),
+            name="x",
+            target_names=("width", "height"),
+        )
