@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from .positions import Rotation
 
@@ -38,11 +40,7 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values ``[B, N, h, d]`` of ``x [B, N, D]``, rotated."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))  # [B, N, 3, h, d]
-        if rotation is None:
-            q, k, v = qkv.unbind(2)
-        else:
-            (q, k), v = rotation(qkv[:, :, :2]).unbind(2), qkv[:, :, 2]
+        q, k, v = split_heads(self.qkv(x).unflatten(-1, (3, self.heads, -1)), rotation)
         return q, k, v
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -56,10 +54,12 @@ class Attention(nn.Module):
         mask: Tensor | None = None,
         sets: Sets | None = None,
     ) -> Tensor:
-        q, k, v = self.project(x, rotation)
-        return self.proj(
-            _attend(q, k, v, mask) if sets is None else packed_attention(q, k, v, sets)
-        )
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
+        if sets is None:
+            q, k, v = split_heads(qkv, rotation)
+            return self.attend(q, k, v, mask)
+        parts = split_heads(qkv, rotation, [samples * tokens for samples, tokens in sets])
+        return self.proj(_packed(parts, sets))
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
@@ -68,19 +68,62 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
-def packed_attention(q: Tensor, k: Tensor, v: Tensor, sets: Sets) -> Tensor:
-    """Attention within each of the sets of a packed sequence.
+def _packed(parts: Sequence[Tensor], sets: Sets) -> Tensor:
+    """Attention within each set; ``parts`` are its q, k, v ``[1, samples * tokens, h, d]``."""
+    out = []
+    for i, shape in enumerate(sets):
+        q, k, v = (x.squeeze(0).unflatten(0, shape) for x in parts[3 * i : 3 * i + 3])
+        out.append(_attend(q, k, v, None).flatten(0, 1))
+    return torch.cat(out).unsqueeze(0)
+
+
+def split_heads(
+    qkv: Tensor, rotation: Rotation | None, sizes: Sequence[int] | None = None
+) -> tuple[Tensor, ...]:
+    """Queries, keys and values of a projection, turned.
 
     Args:
-        q, k, v: ``[1, total, h, d]``. sets: as in the module's docstring.
+        qkv: ``[B, N, 3, h, d]``, fresh from the projection: it is turned in place where it can be,
+            which is sound because nothing else reads it, the projection's backward included.
+        rotation: of its tokens, or None.
+        sizes: cut the N tokens into sets of these sizes.
 
     Returns:
-        ``[1, total, D]``.
+        q, k and v ``[B, n, h, d]``: of all tokens, or of each set in order.
     """
-    sizes = [samples * tokens for samples, tokens in sets]
-    parts = zip(*(x[0].split(sizes) for x in (q, k, v)), sets, strict=True)
-    out = [_attend(*(x.unflatten(0, shape) for x in qkv), None) for *qkv, shape in parts]
-    return torch.cat([x.flatten(0, 1) for x in out]).unsqueeze(0)
+    sizes = [qkv.shape[1]] if sizes is None else list(sizes)
+    trained = torch.is_grad_enabled() and qkv.requires_grad
+    if rotation is not None and trained and not (rotation.paired and qkv.dtype == torch.float32):
+        (q, k), v = rotation(qkv[:, :, :2]).unbind(2), qkv[:, :, 2]
+        cuts = zip(q.split(sizes, 1), k.split(sizes, 1), v.split(sizes, 1), strict=True)
+        return tuple(x for cut in cuts for x in cut)
+    return _SplitHeads.apply(qkv, rotation, sizes)
+
+
+class _SplitHeads(torch.autograd.Function):
+    """Turn q and k in place and cut; the backward writes all gradients into one buffer and turns
+    them back there, where autograd would copy them three times."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, qkv: Tensor, rotation: Rotation | None, sizes: list[int]
+    ) -> tuple[Tensor, ...]:
+        ctx.rotation, ctx.sizes = rotation, sizes
+        if rotation is not None:
+            rotation.turn_(qkv[:, :, :2])
+        return tuple(x for part in qkv.split(sizes, dim=1) for x in part.unbind(2))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        g = grads[0]
+        total = g.new_empty(len(g), sum(ctx.sizes), 3, *g.shape[2:])
+        parts = (x for part in total.split(ctx.sizes, dim=1) for x in part.unbind(2))
+        for part, grad in zip(parts, grads, strict=True):
+            part.copy_(grad)
+        if ctx.rotation is not None:
+            ctx.rotation.back.turn_(total[:, :, :2])
+        return total, None, None
 
 
 class MLP(nn.Module):
@@ -92,7 +135,8 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        x = self.fc1(x)
+        return self.fc2(F.gelu(x) if torch.is_grad_enabled() else torch.ops.aten.gelu_(x))
 
 
 class Block(nn.Module):
@@ -112,8 +156,15 @@ class Block(nn.Module):
         mask: Tensor | None = None,
         sets: Sets | None = None,
     ) -> Tensor:
-        x = x + self.attn(self.norm1(x), rotation, mask, sets)
-        return x + self.mlp(self.norm2(x))
+        x = _add(self.attn(self.norm1(x), rotation, mask, sets), x)
+        return _add(self.mlp(self.norm2(x)), x)
+
+
+def _add(fresh: Tensor, x: Tensor) -> Tensor:
+    """``x + fresh``; without autograd in the memory of ``fresh``, which no one else needs."""
+    if torch.is_grad_enabled() or fresh.dtype != x.dtype:
+        return x + fresh
+    return fresh.add_(x)
 
 
 def init_weights(module: nn.Module, blocks: nn.ModuleList) -> None:

@@ -139,6 +139,10 @@ class TubeletEncoder(nn.Module):
                 another type or shape.
         """
         grid = self.grid(video, normalised)
+        if _one_by_one(video, grid.size if keep is None else keep.shape[1]):
+            clips = video.split(1), [None] * len(video) if keep is None else keep.split(1)
+            options = {"all_levels": all_levels, "normalised": normalised}
+            return torch.cat([self(*clip, **options) for clip in zip(*clips, strict=True)])
         x = self._embed_all(video, grid) if keep is None else self._embed_kept(video, grid, keep)
         x, rotation = self._place(x, grid, keep)
         return self._blocks(x, rotation, None, all_levels)
@@ -232,6 +236,17 @@ def _tokenizer(width: int, tubelet: tuple[int, int, int]) -> nn.Conv3d:
     return nn.Conv3d(3, width, kernel_size=tubelet, stride=tubelet)
 
 
+def _one_by_one(video: Tensor, tokens: int) -> bool:
+    """Whether to encode clips in turn: for inference on a CPU, where a long clip keeps the cores
+    busy by itself and the activations of one stay in cache, and in memory that is used again."""
+    return (
+        video.device.type == "cpu"
+        and len(video) > 1
+        and tokens >= 512
+        and not torch.is_grad_enabled()
+    )
+
+
 def pack_rotations(rotations: Sequence[Rotation | None]) -> Rotation | None:
     """One rotation for the packed sequence of several token sets; see :mod:`.blocks`."""
     some = [r for r in rotations if r is not None]
@@ -241,4 +256,4 @@ def pack_rotations(rotations: Sequence[Rotation | None]) -> Rotation | None:
         torch.cat([getattr(r, name).flatten(0, 1) for r in some]).unsqueeze(0)
         for name in ("cos", "sin")
     )
-    return Rotation(cos, sin)
+    return Rotation(cos, sin, all(r.paired for r in some))

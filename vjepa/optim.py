@@ -79,7 +79,7 @@ def make_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
         lr=config.lr,
         betas=config.betas,
         weight_decay=config.weight_decay,
-        foreach=True,
+        fused=True,
     )
 
 
