@@ -117,7 +117,7 @@ class Checkpoint:
             return _load(Path(path))
         from .hub import download_and_load
 
-        return download_and_load(str(path), **download)
+        return download_and_load(cls, str(path), **download)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
         """Upload to a Hugging Face repository, which is made, and return the commit's address.

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...core.errors import CheckpointError
-from .checkpoint import CONFIG, MANIFEST, Checkpoint
-from .files import SINGLE
+
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
+
+FILES = ["*.json", "*.safetensors"]
+_DOWNLOAD = ("revision", "cache_dir", "force_download", "local_files_only", "token")
 
 
 @cache
-def mixin() -> type:
-    """The class that ``huggingface_hub`` deals with: a checkpoint to save, load and push.
+def mixin(kind: type[Checkpoint]) -> type:
+    """The class that ``huggingface_hub`` deals with: holds a ``kind`` to save, load and push.
 
     Raises:
         CheckpointError: ``huggingface_hub`` is not installed.
@@ -34,7 +38,7 @@ def mixin() -> type:
         tags=["video", "v-jepa", "world-model"],
         pipeline_tag="video-feature-extraction",
     ):
-        """A :class:`Checkpoint` in the form that the mixin wants."""
+        """A checkpoint in the form that the mixin wants."""
 
         def __init__(self, checkpoint: Checkpoint):
             self.checkpoint = checkpoint
@@ -44,22 +48,16 @@ def mixin() -> type:
 
         @classmethod
         def _from_pretrained(cls, *, model_id: str, **download: Any) -> HubCheckpoint:
-            folder = Path(model_id)
-            if not folder.is_dir():
-                wanted = [CONFIG, SINGLE, MANIFEST]
-                options = {key: download[key] for key in _DOWNLOAD}
-                folder = Path(snapshot_download(model_id, allow_patterns=wanted, **options))
-            return cls(Checkpoint.from_pretrained(folder))
+            options = {key: download[key] for key in _DOWNLOAD}
+            folder = snapshot_download(model_id, allow_patterns=FILES, **options)
+            return cls(kind.from_pretrained(Path(folder)))
 
     return HubCheckpoint
 
 
-_DOWNLOAD = ("revision", "cache_dir", "force_download", "local_files_only", "token")
-
-
-def download_and_load(repo_id: str, **download: Any) -> Checkpoint:
+def download_and_load(kind: type[Checkpoint], repo_id: str, **download: Any) -> Checkpoint:
     """Download a repository and load it; see :meth:`Checkpoint.from_pretrained`."""
-    hub = mixin()
+    hub = mixin(kind)
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
@@ -73,4 +71,4 @@ def download_and_load(repo_id: str, **download: Any) -> Checkpoint:
 
 def push(checkpoint: Checkpoint, repo_id: str, **options: Any) -> str:
     """Upload; see :meth:`Checkpoint.push_to_hub`."""
-    return mixin()(checkpoint).push_to_hub(repo_id, **options)
+    return mixin(type(checkpoint))(checkpoint).push_to_hub(repo_id, **options)

@@ -21,7 +21,7 @@ from ..attentive import AttentiveProbe
 from ..encoder import TubeletEncoder
 from ..family import FAMILY, member
 from ..predictor import MaskedPredictor
-from .checkpoint import CONFIG, Checkpoint, Provenance
+from .checkpoint import CONFIG, MANIFEST, Checkpoint, Provenance
 from .files import SINGLE, read_json, read_safetensors
 from .hf_config import (
     ijepa_config,
@@ -129,6 +129,7 @@ def write_hf(
         report.notes.append(f"transformers' positions are right for clips of {crop} x {crop} only")
     report.mapped += [key for key in tensors if key not in report.regenerated]
     folder = Path(folder)
+    (folder / MANIFEST).unlink(missing_ok=True)  # of our own format, if that was here
     with atomic_path(folder / SINGLE) as path:
         save_file(tensors, path, metadata={"format": "pt"})
     atomic_write_json(folder / CONFIG, config)

@@ -34,8 +34,8 @@ def server(tmp_path, monkeypatch):
         assert repo_id == Repo.repo_id
         down = tmp_path / "cache"
         down.mkdir(exist_ok=True)
-        for name in allow_patterns:
-            shutil.copy(folder / name, down / name)
+        for path in (path for pattern in allow_patterns for path in folder.glob(pattern)):
+            shutil.copy(path, down / path.name)
         return str(down)
 
     def one(repo_id, filename, **options):
