@@ -23,7 +23,7 @@ from ..core.errors import ConfigError, TubeletError
 VERBS = {
     "demo": "everything below in one go: from no data to a report with success rates",
     "collect": "record interaction episodes in a MuJoCo environment as video and trajectories",
-    "pretrain": "train an encoder on a folder of videos or images without labels (V-JEPA, LeJEPA, …)",
+    "pretrain": "train an encoder on videos or images without labels (V-JEPA, LeJEPA, …)",
     "train": "train an action-conditioned world model on collected trajectories",
     "plan": "reach image goals with a world model and a planner, and measure success",
     "convert": "checkpoints from and to Meta's, Hugging Face's and tubelet's formats",
