@@ -338,3 +338,18 @@ def test_world_model_objectives_are_sent_to_the_right_verb():
         with_objective(config(), "lewm")
     with pytest.raises(ConfigError, match="did you mean 'lejepa'"):
         with_objective(config(), "lejapa")
+
+
+@pytest.mark.parametrize("name", ["vjepa", "vjepa2"])
+def test_the_loss_on_noise_starts_where_layer_normed_targets_put_it(name):
+    """A prediction of about zero is off by E|N(0, 1)| = 0.80 from a layer-normed token."""
+    cfg = PretrainConfig(
+        encoder=EncoderConfig(width=192, depth=6, heads=3, patch=8),
+        predictor=PredictorConfig(width=96, depth=4, heads=3),
+        objective=preset(name),
+    )
+    generator = torch_generator(0, "noise")
+    noise = torch.randint(0, 256, (2, 4, 64, 64, 3), dtype=torch.uint8, generator=generator)
+    with torch.no_grad():
+        loss = build(cfg).losses(noise, 0)["loss"].item()
+    assert 0.80 <= loss <= 0.90
