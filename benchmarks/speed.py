@@ -1,4 +1,4 @@
-"""Speed, measured A/B in one run: ``python -m tubelet.benchmarks.speed render|rollout|all``.
+"""Speed, measured A/B in one run: ``python -m tubelet.benchmarks.speed render|rollout|encoder|…``.
 
 The alternatives take turns, so that a busy machine disturbs all of them alike, and processor time
 is reported beside the clock. Results go to ``benchmarks/results/`` (or ``--out``) as JSON.
@@ -7,45 +7,19 @@ is reported beside the clock. Results go to ``benchmarks/results/`` (or ``--out`
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..core.io import atomic_write_json
+from ..core.errors import TubeletError
+from ..core.io import atomic_write_json, atomic_write_text
 from ..core.machine import facts
 from ..core.rng import numpy_generator
-
-
-def interleaved(functions: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Any]:
-    """Time functions in turns, the order reversed every other round, after one untimed call each.
-
-    Returns:
-        ``{"cpu": {name: median seconds of processor time}, "wall": {name: median seconds},
-        "ratio": {name: processor time of the first function over this one's}, "repeats": n}``.
-    """
-    names = list(functions)
-    cpu: dict[str, list[float]] = {name: [] for name in names}
-    wall: dict[str, list[float]] = {name: [] for name in names}
-    for name in names:
-        functions[name]()
-    for i in range(repeats):
-        for name in names[:: -1 if i % 2 else 1]:
-            clock, processor = time.perf_counter(), time.process_time()
-            functions[name]()
-            cpu[name].append(time.process_time() - processor)
-            wall[name].append(time.perf_counter() - clock)
-    medians = {name: statistics.median(cpu[name]) for name in names}
-    return {
-        "cpu": medians,
-        "wall": {name: statistics.median(wall[name]) for name in names},
-        "ratio": {name: medians[names[0]] / max(medians[name], 1e-9) for name in names},
-        "repeats": repeats,
-    }
+from .timing import interleaved
 
 
 def render(size: int = 64, repeats: int = 10) -> dict[str, Any]:
@@ -162,32 +136,99 @@ def rollout(
     }
 
 
+def masks(repeats: int = 10, batch: int = 24) -> dict[str, Any]:
+    """Both mask kinds of a batch of clips: 16 frames of 224 and of 256 px.
+
+    Raises TubeletError if a token is neither context nor target, or both.
+    """
+    import torch
+
+    from ..vjepa.masks import long_range, sample_masks, short_range
+    from ..vjepa.positions import Grid
+
+    rows = []
+    for grid in (Grid(8, 14, 14), Grid(8, 16, 16)):
+        seconds: dict[str, list[float]] = {"cpu": [], "wall": []}
+        for i in range(10 * repeats + 1):
+            clock, processor = time.perf_counter(), time.process_time()
+            drawn = [
+                sample_masks(kind, grid, batch, seed=0, name=name, first_sample=i * batch)
+                for name, kind in (("short", short_range()), ("long", long_range()))
+            ]
+            if i:  # the first fills caches
+                seconds["cpu"].append(time.process_time() - processor)
+                seconds["wall"].append(time.perf_counter() - clock)
+            for mask in drawn:
+                ids = torch.cat([mask.context, mask.target], dim=1).sort(dim=1).values
+                if not torch.equal(ids, torch.arange(grid.size).expand(batch, -1)):
+                    raise TubeletError(f"masks of {grid}: tokens are lost or doubled")
+        values = {
+            clock: {
+                "median": 1e3 * float(np.median(times)),
+                "95th percentile": 1e3 * float(np.quantile(times, 0.95)),
+            }
+            for clock, times in seconds.items()
+        }
+        setting = f"{batch} clips, short and long, grid {tuple(grid)}; no token lost"
+        rows.append(
+            {"setting": setting, "unit": "ms/batch", "values": values, "repeats": 10 * repeats}
+        )
+    return {"benchmark": "masks", "rows": rows}
+
+
+def benchmarks() -> dict[str, Callable[..., dict[str, Any]]]:
+    """All of them by name; each takes ``repeats``."""
+    from . import speed_vjepa as v
+
+    core = {"encoder": v.encoder, "train-step": v.train_step, "masks": masks}
+    return {"render": render, "rollout": rollout, **core}
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the named benchmarks, print their results and write one JSON file each."""
+    known = benchmarks()
     parser = argparse.ArgumentParser(prog="python -m tubelet.benchmarks.speed", description=__doc__)
-    parser.add_argument("what", choices=["render", "rollout", "all"])
+    parser.add_argument("what", choices=[*known, "all"])
     parser.add_argument("--repeats", type=int, default=10, help="timed rounds (default 10)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder")
     args = parser.parse_args(argv)
-    chosen = [render, rollout] if args.what == "all" else [globals()[args.what]]
-    for benchmark in chosen:
+    for benchmark in known.values() if args.what == "all" else [known[args.what]]:
         result = benchmark(repeats=args.repeats)
-        _print(result)
+        for row in result.get("rows", [result]):
+            _print(result["benchmark"], row)
         path = args.out / f"speed_{result['benchmark']}.json"
         atomic_write_json(path, result | {"command": " ".join(sys.argv), "machine": facts()})
         print(f"  written to {path}")
+        if result.get("profile"):
+            atomic_write_text(path.with_suffix(".profile.txt"), profile_table(result["profile"]))
     return 0
 
 
-def _print(result: dict[str, Any]) -> None:
-    values, unit, ratio = result["values"], result["unit"], result["ratio"]
-    print(f"{result['benchmark']} ({result['setting']}):")
-    for name in values["cpu"]:
-        cpu, wall = values["cpu"][name], values["wall"][name]
-        print(f"  {name:<34} {cpu:10.4g} {unit} of processor time, {wall:10.4g} by the clock")
-    print(f"  ratio {ratio['cpu']:.1f} (processor), {ratio['wall']:.1f} (clock)")
-    if "largest_difference" in result:
-        print(f"  largest difference {result['largest_difference']:.1e}")
+def _print(name: str, row: dict[str, Any]) -> None:
+    values, unit = row["values"], row["unit"]
+    print(f"{name} ({row['setting']}):")
+    for key in values["cpu"]:
+        cpu, wall = values["cpu"][key], values["wall"][key]
+        print(f"  {key:<34} {cpu:10.4g} {unit} of processor time, {wall:10.4g} by the clock")
+    if "ratio" in row:
+        print(f"  ratio {row['ratio']['cpu']:.1f} (processor), {row['ratio']['wall']:.1f} (clock)")
+    for pair, r in row.get("ratios", {}).items():
+        print(f"  {pair}: {r['value']:.2f} [{r['low']:.2f}, {r['high']:.2f}] (processor)")
+    if "largest_difference" in row:
+        print(f"  largest difference {row['largest_difference']:.1e}")
+
+
+def profile_table(profiles: dict[str, list[dict[str, Any]]]) -> str:
+    """The profiles of :func:`.speed_vjepa.train_step` as text."""
+    lines = []
+    for name, operations in profiles.items():
+        lines.append(f"{name}\n{'operation':<56}{'calls':>7}{'ms':>10}{'share':>8}")
+        lines += [
+            f"{o['operation'][:55]:<56}{o['calls']:>7}{o['milliseconds']:>10.1f}{o['share']:>8.1%}"
+            for o in operations
+        ]
+        lines.append("")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -95,6 +95,29 @@ def test_decay_shrinks_matrices_by_the_decoupled_rule():
     assert torch.equal(module.bias, before.bias)
 
 
+def test_steps_are_those_of_the_plain_adamw():
+    torch.manual_seed(0)
+    ours = nn.Sequential(nn.Linear(5, 4), nn.LayerNorm(4))
+    theirs = copy.deepcopy(ours)
+    config = OptimConfig(lr=0.01, weight_decay=0.3)
+    fused = make_optimizer(ours, config)
+    groups = [{**g, "params": list(theirs.parameters())[:0]} for g in fused.param_groups]
+    for p in theirs.parameters():
+        groups[0 if p.ndim > 1 else 1]["params"].append(p)
+    keys = ("params", "weight_decay")
+    plain = torch.optim.AdamW(
+        [{k: g[k] for k in keys} for g in groups], lr=0.01, betas=config.betas, foreach=False
+    )
+    for _ in range(5):
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            a.grad = torch.randn_like(a)
+            b.grad = a.grad.clone()
+        fused.step()
+        plain.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
 def test_moving_average_closed_form():
     target, source = nn.Linear(4, 3), nn.Linear(4, 3)
     first, online = copy.deepcopy(target.weight), source.weight
