@@ -25,6 +25,7 @@ from .corpus_facts import pixel_stats, write_corpus
 from .device import MAY_DIFFER, prepare
 from .diagnostics import verdict
 from .encoder import TubeletEncoder
+from .formats.checkpoint import MANIFEST, Checkpoint
 from .pretrain import PretrainConfig, PretrainModel, with_objective
 
 
@@ -123,16 +124,24 @@ def pretrain_encoder(
 
 
 def load_encoder(path: str | os.PathLike[str], *, device: str = "cpu") -> TubeletEncoder:
-    """The frozen target encoder of a pretraining run (or one of its checkpoints), in eval mode.
+    """An encoder to freeze, in eval mode.
+
+    Args:
+        path: a pretraining run (or one of its checkpoints), whose target encoder it is; or a folder
+            that ``tubelet convert`` or ``save_pretrained`` wrote.
 
     Raises:
         CheckpointError: there is none, it is damaged, or it is of another kind.
     """
-    folder = find_checkpoint(path)
-    config = stored_config(folder, PretrainConfig, "a pretrained encoder")
-    model = pretrain.build(config)
-    load_checkpoint(folder, model=model)
-    return model.output.requires_grad_(False).eval().to(device)
+    if (Path(path) / MANIFEST).exists():
+        encoder = Checkpoint.from_pretrained(str(path)).encoder
+    else:
+        folder = find_checkpoint(path)
+        config = stored_config(folder, PretrainConfig, "a pretrained encoder")
+        model = pretrain.build(config)
+        load_checkpoint(folder, model=model)
+        encoder = model.output
+    return encoder.requires_grad_(False).eval().to(device)
 
 
 def _indexed(config: PretrainRunConfig) -> CorpusIndex:

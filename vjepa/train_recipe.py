@@ -43,8 +43,8 @@ class TrainConfig:
     resume: bool = False
     """Go on with the run in that folder, exactly."""
     encoder: str = ""
-    """Run folder of a pretrained encoder, whose architecture then replaces train.model.encoder;
-    empty for a fresh one."""
+    """Run folder of a pretrained encoder, or a folder that ``tubelet convert`` wrote; its
+    architecture then replaces train.model.encoder. Empty for a fresh one."""
     train: DynamicsConfig = field(default_factory=DynamicsConfig)
     """Model, losses, optimiser and schedules."""
     held_out: float = 0.1

@@ -18,6 +18,7 @@ from tubelet.datasets.video_writer import write_video
 from tubelet.vjepa import presets
 from tubelet.vjepa.device import prepare
 from tubelet.vjepa.engine import LoopConfig
+from tubelet.vjepa.formats.checkpoint import Checkpoint
 from tubelet.vjepa.recipes import (
     PretrainRunConfig,
     TrainConfig,
@@ -112,6 +113,16 @@ def test_pretraining_leaves_a_whole_run(encoder_run):
     word = (encoder_run / "verdict.txt").read_text().split(":")[0].strip()
     assert word in ("healthy", "warning", "collapsed")
     assert len(losses(encoder_run)) == 4
+
+
+def test_a_converted_checkpoint_is_an_encoder_too(encoder_run, data, tmp_path):
+    encoder = load_encoder(encoder_run)
+    Checkpoint(encoder=encoder).save_pretrained(tmp_path / "released")
+    assert same_weights(load_encoder(tmp_path / "released"), encoder)
+    world = train_on_trajectories(
+        dynamics("vjepa_vector", data, tmp_path / "world", tmp_path / "released")
+    )
+    assert same_weights(world.encoder, encoder)
 
 
 def test_image_folders_train_by_the_same_recipe(tmp_path):
