@@ -199,7 +199,7 @@ def _rope_table(
     angle = torch.cat(parts, dim=1)
     sin = angle.sin()
     sin[:, ::2] *= -1
-    return Rotation(angle.cos().to(device), sin.to(device))
+    return Rotation(angle.cos().to(device), sin.to(device), paired=pairs == "interleaved")
 
 
 @lru_cache(maxsize=64)

@@ -22,6 +22,7 @@ transformers.logging.disable_progress_bar()
 SIZES = {
     "narrow": (48, 3, 3, 48, 2, 32, 16, 4.0),
     "wide heads": (160, 2, 2, 72, 3, 48, 16, 4.0),
+    "narrow heads": (48, 6, 2, 48, 6, 32, 16, 4.0),
     "odd ratio": (88, 4, 2, 96, 6, 32, 8, 48 / 11),
 }
 
