@@ -21,11 +21,20 @@ class OptimConfig:
     start_lr: float = 1e-4
     """Learning rate at the first step."""
     final_lr: float = 1e-6
-    """Learning rate at the last step (cosine and linear schedules)."""
+    """Learning rate where the schedule ends: a cosine's, a line's or a cool-down's."""
     warmup: float = 0.1
     """Share of the steps that ramps linearly from start_lr to lr."""
+    warmup_steps: int = 0
+    """The same as a number of steps; 0 goes by the share."""
     schedule: Literal["constant", "cosine", "linear"] = "cosine"
     """What follows the warm-up."""
+    cooldown: float = 0.0
+    """Share of the steps, the last ones, that falls linearly from lr to final_lr: warm-up,
+    constant, cool-down. For the constant schedule; 0 stays at lr."""
+    stretch: float = 1.0
+    """Schedules (rate, decay, the target's momentum) are laid out over this many times the steps,
+    so that a run ends before they do: 1.25 in V-JEPA, 1 for all of a schedule. Warm-up is not
+    stretched."""
     weight_decay: float = 0.04
     """Decay of matrices at the first step; biases and norms are never decayed."""
     final_weight_decay: float = 0.04
@@ -40,16 +49,35 @@ class OptimConfig:
             raise ConfigError("optim: learning rates, decay and clip must not be negative")
         if not 0 <= self.warmup <= 1:
             raise ConfigError(f"optim.warmup = {self.warmup}: a share of the steps, in [0, 1]")
+        if self.warmup_steps < 0:
+            raise ConfigError(f"optim.warmup_steps = {self.warmup_steps}: must be at least 0")
+        if not 0 <= self.cooldown <= 1:
+            raise ConfigError(f"optim.cooldown = {self.cooldown}: a share of the steps, in [0, 1]")
+        if self.cooldown and self.schedule != "constant":
+            raise ConfigError(
+                f'optim.cooldown = {self.cooldown} with schedule = "{self.schedule}", which falls '
+                'by itself: set schedule = "constant" or leave the cool-down out'
+            )
+        if not self.stretch >= 1:
+            raise ConfigError(f"optim.stretch = {self.stretch}: must be at least 1")
+
+
+def warmup_steps(config: OptimConfig, steps: int) -> int:
+    """How many of ``steps`` warm up."""
+    return config.warmup_steps or round(config.warmup * steps)
 
 
 def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
     """The learning rate of step ``step`` (from 0) of ``steps``."""
-    warm = round(config.warmup * steps)
+    warm = warmup_steps(config, steps)
     if step < warm:
         return config.start_lr + (config.lr - config.start_lr) * step / warm
+    total = config.stretch * steps
     if config.schedule == "constant":
-        return config.lr
-    share = (step - warm) / max(1, steps - warm)
+        length = config.cooldown * total
+        share = (step - (total - length)) / length if length else 0.0
+        return config.lr + (config.final_lr - config.lr) * max(0.0, share)
+    share = (step - warm) / max(1, total - warm)
     if config.schedule == "linear":
         return config.lr + (config.final_lr - config.lr) * share
     return config.final_lr + (config.lr - config.final_lr) * 0.5 * (1 + math.cos(math.pi * share))
@@ -57,7 +85,7 @@ def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
 
 def weight_decay(config: OptimConfig, step: int, steps: int) -> float:
     """The weight decay of step ``step`` (from 0) of ``steps``: cosine from first to final."""
-    share = step / max(1, steps)
+    share = step / max(1, config.stretch * steps)
     first, last = config.weight_decay, config.final_weight_decay
     return last + (first - last) * 0.5 * (1 + math.cos(math.pi * share))
 
@@ -65,6 +93,45 @@ def weight_decay(config: OptimConfig, step: int, steps: int) -> float:
 def ema_momentum(first: float, last: float, step: int, steps: int) -> float:
     """Momentum of the target encoder at step ``step`` (from 0) of ``steps``: linear."""
     return first + (last - first) * step / max(1, steps)
+
+
+# --- the published schedules, as shares, so that they fit a run of any length -----------------
+
+
+def vjepa2_schedule() -> OptimConfig:
+    """V-JEPA 2's pretraining (arXiv 2506.09985): 12,000 of 240,000 steps up, then constant."""
+    return OptimConfig(warmup=0.05, schedule="constant")
+
+
+def vjepa2_cooldown_schedule() -> OptimConfig:
+    """V-JEPA 2's cool-down, 12,000 steps from pretrained weights: linear towards 1e-6, laid out
+    over 15,000 steps, so that it ends at 1.06e-4."""
+    return OptimConfig(start_lr=5.25e-4, warmup=0.0, schedule="linear", stretch=1.25)
+
+
+def vjepa2_wsd_schedule(cooldown: float = 0.05) -> OptimConfig:
+    """Both in one run: warm-up, constant, and the last ``cooldown`` share down to 1e-6."""
+    return OptimConfig(warmup=0.05, schedule="constant", cooldown=cooldown)
+
+
+def vjepa_schedule() -> OptimConfig:
+    """V-JEPA's (arXiv 2404.08471): 40 of 300 epochs up to 6.25e-4, a cosine to 1e-6 laid out over
+    1.25 times the steps, decay .04 to .4, gradients clipped at 10 (published: after the warm-up
+    only)."""
+    return OptimConfig(
+        lr=6.25e-4,
+        start_lr=2e-4,
+        warmup=40 / 300,
+        final_weight_decay=0.4,
+        stretch=1.25,
+        clip=10.0,
+    )
+
+
+def ijepa_schedule() -> OptimConfig:
+    """I-JEPA's (arXiv 2301.08243): 40 of 300 epochs up to 1e-3, a cosine to 1e-6, decay .04 to
+    .4."""
+    return OptimConfig(lr=1e-3, start_lr=2e-4, warmup=40 / 300, final_weight_decay=0.4)
 
 
 def make_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:

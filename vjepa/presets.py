@@ -19,7 +19,7 @@ from .dynamics import DynamicsConfig
 from .encoder import EncoderConfig
 from .engine import LoopConfig
 from .objectives.presets import vjepa2
-from .optim import OptimConfig
+from .optim import OptimConfig, vjepa2_schedule
 from .predictor import PredictorConfig
 from .pretrain import PretrainConfig
 from .world_model import WorldModelConfig
@@ -99,14 +99,7 @@ def _published(
     return PretrainConfig(
         encoder=EncoderConfig(width=width, depth=depth, heads=heads, mlp_ratio=mlp_ratio),
         predictor=predictor or PredictorConfig(width=384, depth=12, heads=12),
-        optim=OptimConfig(
-            lr=5.25e-4,
-            start_lr=1e-4,
-            warmup=0.05,
-            schedule="constant",
-            weight_decay=0.04,
-            final_weight_decay=0.04,
-        ),
+        optim=vjepa2_schedule(),
         loop=LoopConfig(
             steps=240_000, log_every=50, report_every=1000, save_every=1000, precision="bf16"
         ),

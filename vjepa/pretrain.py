@@ -183,6 +183,7 @@ def pretrain(
         the trained model; ``model.output`` is the encoder to freeze.
     """
     model = build(config, teacher=teacher, device=device)
+    laid_out = round(config.optim.stretch * config.loop.steps)
 
     def losses(batch: VideoBatch, step: int) -> dict[str, Tensor]:
         video = batch.video.to(device)
@@ -202,7 +203,7 @@ def pretrain(
         optim=config.optim,
         batches=batches,
         losses=losses,
-        after_step=lambda step: model.after_step(step, config.loop.steps),
+        after_step=lambda step: model.after_step(step, laid_out),
         report=report,
         device=device,
         description="pretrain",

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 
 import pytest
 import torch
@@ -12,9 +13,14 @@ from tubelet.vjepa.optim import (
     OptimConfig,
     ema_momentum,
     ema_update,
+    ijepa_schedule,
     learning_rate,
     make_optimizer,
     set_schedule,
+    vjepa2_cooldown_schedule,
+    vjepa2_schedule,
+    vjepa2_wsd_schedule,
+    vjepa_schedule,
     weight_decay,
 )
 
@@ -137,7 +143,60 @@ def test_moving_average_at_its_ends():
     assert source.weight.grad is None
 
 
-@pytest.mark.parametrize("bad", [{"lr": -1.0}, {"warmup": 1.5}, {"clip": -0.1}])
+def test_warm_up_in_steps_wins_over_the_share():
+    config = OptimConfig(lr=1.0, start_lr=0.0, warmup=0.5, warmup_steps=4)
+    rates = [learning_rate(config, step, STEPS) for step in range(5)]
+    assert rates == pytest.approx([0, 0.25, 0.5, 0.75, 1.0])
+
+
+def test_warm_up_constant_cool_down():
+    config = OptimConfig(
+        lr=1.0, start_lr=0.2, final_lr=0.1, warmup=0.1, schedule="constant", cooldown=0.2
+    )
+    got = [learning_rate(config, step, STEPS) for step in (0, 5, 10, 45, 80, 85, 90, 100)]
+    assert got == pytest.approx([0.2, 0.6, 1.0, 1.0, 1.0, 0.775, 0.55, 0.1])
+
+
+def test_a_stretched_schedule_is_that_of_a_longer_run():
+    """V-JEPA's ipe_scale: the schedules of 1.25 times the steps, with the warm-up of the run."""
+    config = OptimConfig(lr=1.0, final_lr=0.0, warmup=0.1, stretch=1.25, final_weight_decay=0.4)
+    longer = OptimConfig(lr=1.0, final_lr=0.0, warmup_steps=10, final_weight_decay=0.4)
+    for step in (10, 40, 100):
+        assert learning_rate(config, step, 100) == pytest.approx(learning_rate(longer, step, 125))
+        assert weight_decay(config, step, 100) == pytest.approx(weight_decay(longer, step, 125))
+
+
+def test_the_published_rates():
+    pretraining = vjepa2_schedule()
+    got = [learning_rate(pretraining, step, 240_000) for step in (0, 6000, 12_000, 239_999)]
+    assert got == pytest.approx([1e-4, 3.125e-4, 5.25e-4, 5.25e-4])
+    cooldown = vjepa2_cooldown_schedule()
+    assert learning_rate(cooldown, 0, 12_000) == pytest.approx(5.25e-4)
+    assert learning_rate(cooldown, 12_000, 12_000) == pytest.approx(1.058e-4)
+    assert learning_rate(vjepa2_wsd_schedule(), 240_000, 240_000) == pytest.approx(1e-6)
+    first = vjepa_schedule()
+    assert learning_rate(first, 12_000, 90_000) == pytest.approx(6.25e-4)
+    # 78,000 of the 100,500 steps after the warm-up have gone by at the end.
+    share = 0.5 * (1 + math.cos(math.pi * 78_000 / 100_500))
+    assert learning_rate(first, 90_000, 90_000) == pytest.approx(1e-6 + 6.24e-4 * share)
+    images = ijepa_schedule()
+    got = [learning_rate(images, epoch * 626, 300 * 626) for epoch in (0, 40, 300)]
+    assert got == pytest.approx([2e-4, 1e-3, 1e-6])
+    assert weight_decay(images, 300, 300) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"lr": -1.0},
+        {"warmup": 1.5},
+        {"clip": -0.1},
+        {"warmup_steps": -1},
+        {"cooldown": 0.1},
+        {"cooldown": 1.1, "schedule": "constant"},
+        {"stretch": 0.5},
+    ],
+)
 def test_impossible_configs(bad):
     with pytest.raises(ConfigError, match="optim"):
         OptimConfig(**bad)
