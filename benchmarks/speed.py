@@ -190,12 +190,20 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tubelet.benchmarks.speed", description=__doc__)
     parser.add_argument("what", choices=[*known, "all"])
     parser.add_argument("--repeats", type=int, default=10, help="timed rounds (default 10)")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        nargs="+",
+        default=[1, 2],
+        help="of encoder, train-step (default 1 2)",
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="folder")
     args = parser.parse_args(argv)
-    for benchmark in known.values() if args.what == "all" else [known[args.what]]:
-        result = benchmark(repeats=args.repeats)
+    for name in known if args.what == "all" else [args.what]:
+        threads = {"threads": args.threads} if name in ("encoder", "train-step") else {}
+        result = known[name](repeats=args.repeats, **threads)
         for row in result.get("rows", [result]):
-            _print(result["benchmark"], row)
+            _print(name, row)
         path = args.out / f"speed_{result['benchmark']}.json"
         atomic_write_json(path, result | {"command": " ".join(sys.argv), "machine": facts()})
         print(f"  written to {path}")

@@ -6,7 +6,7 @@ Outputs and losses are compared before anything is timed; a difference is an err
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -64,7 +64,7 @@ TRAIN_SIZES = (
 
 
 def encoder(
-    repeats: int = 10, sizes: tuple[Size, ...] = ENCODER_SIZES, threads: tuple[int, ...] = (1, 2)
+    repeats: int = 10, sizes: Sequence[Size] = ENCODER_SIZES, threads: Sequence[int] = (1, 2)
 ) -> dict[str, Any]:
     """Our encoder against ``transformers``' VJEPA2 with the same weights, on normalised clips.
 
@@ -146,8 +146,8 @@ def _their_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def train_step(
     repeats: int = 5,
-    sizes: tuple[Size, ...] = TRAIN_SIZES,
-    threads: tuple[int, ...] = (1, 2),
+    sizes: Sequence[Size] = TRAIN_SIZES,
+    threads: Sequence[int] = (1, 2),
     profiled: bool = True,
 ) -> dict[str, Any]:
     """One step of V-JEPA 2's training: losses, gradients, AdamW, moving average.
