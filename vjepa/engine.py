@@ -22,6 +22,7 @@ from ..core.errors import ConfigError, TubeletError
 from ..core.progress import progress
 from ..core.run import RunDir
 from .checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from .lean import thrift
 from .optim import OptimConfig, make_optimizer, set_schedule
 
 Batch = TypeVar("Batch")
@@ -41,6 +42,10 @@ class LoopConfig:
     """Steps between checkpoints (and at the last step)."""
     precision: str = "fp32"
     """fp32, or bf16 autocast where the hardware has it."""
+    checkpoint_blocks: bool = False
+    """Recompute activations in the backward pass (same numbers, less memory, a third more work)."""
+    compile: bool = False
+    """Run each block's MLP through torch.compile (the rest of a block cannot be traced)."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "log_every", "report_every", "save_every"):
@@ -82,6 +87,7 @@ def fit(
         TubeletError: a loss term or the gradient is NaN or Inf; names the step and the term. The
             last checkpoint is from before it. Also when SIGTERM asked to stop (after saving).
     """
+    thrift(model, checkpoint_blocks=loop.checkpoint_blocks, compile_mlps=loop.compile)
     optimizer = make_optimizer(model, optim)
     kind = torch.device(device).type
     first = 0
