@@ -27,6 +27,7 @@ VERBS = {
     "train": "train an action-conditioned world model on collected trajectories",
     "plan": "reach image goals with a world model and a planner, and measure success",
     "convert": "checkpoints from and to Meta's, Hugging Face's and tubelet's formats",
+    "convert-config": "Meta's training YAMLs as configs of `tubelet pretrain`",
     "report": "turn results into one HTML page with tables, plots and videos",
     "doctor": "check Python, torch, rendering, video decoding and disk, with a fix for each fault",
 }
@@ -79,7 +80,7 @@ def _run(verb: str, args: list[str]) -> int:
     if verb not in VERBS:
         known = ", ".join(VERBS)
         raise ConfigError(f"unknown verb {verb!r}{did_you_mean(verb, VERBS)} (verbs: {known})")
-    module = importlib.import_module(f".{verb}", __package__)
+    module = importlib.import_module(f".{verb.replace('-', '_')}", __package__)
     return module.run(parse(module.Config, args, verb, getattr(module, "PRESETS", {})))
 
 
