@@ -26,6 +26,7 @@ VERBS = {
     "pretrain": "train an encoder on videos or images without labels (V-JEPA, LeJEPA, …)",
     "train": "train an action-conditioned world model on collected trajectories",
     "plan": "reach image goals with a world model and a planner, and measure success",
+    "evaluate": "judge a frozen encoder by probes on labelled clips, beside floors",
     "convert": "checkpoints from and to Meta's, Hugging Face's and tubelet's formats",
     "convert-config": "Meta's training YAMLs as configs of `tubelet pretrain`",
     "report": "turn results into one HTML page with tables, plots and videos",

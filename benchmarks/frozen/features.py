@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ from ...core.rng import stream_seed
 from ...datasets.corpus import check_bad_share
 from ...vjepa.encoder import TubeletEncoder
 from .protocol import FrozenProtocol, read_views
+
+SAVE_SECONDS = 30.0
+"""At most so much of an extraction is done again after a kill."""
 
 Encode = Callable[[Tensor], Tensor]
 """``encode(video uint8 [B, T, H, W, 3]) -> tokens [B, N, D]``."""
@@ -69,16 +73,16 @@ def average_views(logits: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def probe_probabilities(
-    encoder: TubeletEncoder, probe: nn.Module, paths: Sequence[str], protocol: FrozenProtocol
-) -> Iterator[Tensor]:
-    """For each file, probabilities float32 ``[C]`` of a trained probe, in full precision: nothing
-    is cached. Raises VideoDecodeError for a file that cannot be read."""
+def probe_logits(encoder: TubeletEncoder, probe: nn.Module, clips: Tensor) -> Tensor:
+    """Logits float32 ``[V, C]`` that a trained probe gives one file's views, in full precision.
+
+    Args:
+        probe: maps tokens ``[B, N, D]`` to logits ``[B, C]``, on the encoder's device.
+        clips: uint8 ``[V, S, T, H, W, 3]``, what :func:`.protocol.read_views` gives.
+    """
     device = next(encoder.parameters()).device
-    probe = probe.to(device).eval()
-    for path in paths:
-        tokens = encode_views(encoder, read_views(path, protocol)[None], str(device))[0]
-        yield average_views(torch.cat([probe(view[None].to(device)) for view in tokens])).cpu()
+    tokens = encode_views(encoder, clips[None], str(device))[0]
+    return torch.cat([probe(view[None].to(device)).float().cpu() for view in tokens])
 
 
 def untrained(encoder: TubeletEncoder, seed: int) -> TubeletEncoder:
@@ -163,7 +167,7 @@ def _compute(
     workers: int,
     device: str,
 ) -> dict[str, Any]:
-    """Fill in the rows that are not done; the state, which is also written after every batch."""
+    """Fill in the rows that are not done; the state, which is also written now and then."""
     file, bad = folder / "features.npy", dict(state["bad"]) if state else {}
     done = state["done"] if state else 0
     shape = _shape(encode, protocol, pool, device)
@@ -181,6 +185,7 @@ def _compute(
         timeout=600 if workers else 0,
         generator=torch.Generator(),
     )
+    saved = time.monotonic()
     for read in progress(reader, "encode", total=len(reader)):
         fine = [i for i, clip in enumerate(read) if isinstance(clip, Tensor)]
         bad |= {paths[done + i]: clip for i, clip in enumerate(read) if isinstance(clip, str)}
@@ -190,8 +195,10 @@ def _compute(
             tokens = tokens.mean(2, keepdim=True) if pool else tokens
             values[[done + i for i in fine]] = tokens.numpy().astype(np.float16)
         done += len(read)
-        values.flush()
-        atomic_write_json(folder / "state.json", {"done": done, "bad": bad, "facts": facts})
+        if done == len(paths) or time.monotonic() - saved >= SAVE_SECONDS:
+            values.flush()
+            atomic_write_json(folder / "state.json", {"done": done, "bad": bad, "facts": facts})
+            saved = time.monotonic()
     return {"done": done, "bad": bad}
 
 

@@ -193,7 +193,8 @@ def test_features_are_the_encoders_and_come_from_the_cache_the_second_time(
         run(files, tmp_path / "cache", encoder(1))  # another encoder, other features
 
 
-def test_a_killed_extraction_goes_on_where_it_was(files, tmp_path):
+def test_a_killed_extraction_goes_on_where_it_was(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SAVE_SECONDS", 0)
     whole = run(files, tmp_path / "whole").values
     calls = []
 
