@@ -222,21 +222,29 @@ def _speed(report: Report, paths: Sequence[Path]) -> None:
     for path in paths:
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
-            cpu, wall = result["values"]["cpu"], result["values"]["wall"]
-            rows += [
-                [f"{result['benchmark']}: {name}", cpu[name], wall[name], result["unit"]]
-                for name in cpu
-            ]
-            notes.append(
-                f"{result['benchmark']} ({result['setting']}): ratio {result['ratio']['cpu']:.1f} "
-                f"in processor time, {result['ratio']['wall']:.1f} by the clock, "
-                f"{result['repeats']} interleaved rounds, {_machine(result['machine'])}, "
-                f"{result['command']}."
-            )
+            machine = f"{_machine(result['machine'])}, {result['command']}"
+            for row in result.get("rows", [result]):
+                what, (cpu, wall) = result["benchmark"], (row["values"][c] for c in ("cpu", "wall"))
+                several = f" ({row['setting']})" if "rows" in result else ""
+                rows += [[f"{what}{several}: {n}", cpu[n], wall[n], row["unit"]] for n in cpu]
+                notes.append(
+                    f"{what} ({row['setting']}): {_ratio(row)}{row['repeats']} rounds, {machine}."
+                )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise TubeletError(f"{path}: not a readable speed result ({error!r})") from error
     columns = ["what", "processor time", "clock", "unit"]
     report.add_table(columns, rows, note=" ".join(notes))
+
+
+def _ratio(row: dict[str, Any]) -> str:
+    """The ratios of one setting of a speed result, if it compares anything."""
+    if "ratio" in row:
+        cpu, wall = row["ratio"]["cpu"], row["ratio"]["wall"]
+        return f"ratio {cpu:.1f} in processor time, {wall:.1f} by the clock, "
+    ratios = row.get("ratios", {}).items()
+    return "".join(
+        f"{pair} {r['value']:.2f} [{r['low']:.2f}, {r['high']:.2f}], " for pair, r in ratios
+    )
 
 
 def _setup(report: Report, run: Path, stored: Sequence[Stored]) -> None:
