@@ -46,7 +46,7 @@ _VIDEO_DROPPED = {
     "data.clip_duration": "clips are cut by frame rate or step",
     "loss.reg_coeff": "the variance term that it weighs is off in every published file",
     "optimization.resume_anneal": "a run goes on with --resume",
-    "optimization.anneal_ckpt": "name the pretrained run with --start-from",
+    "optimization.anneal_ckpt": "starting from the weights of another run is not supported yet",
 }
 _IMAGES_DROPPED = {
     **_OURS,

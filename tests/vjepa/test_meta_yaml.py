@@ -207,7 +207,7 @@ def test_the_cool_down_ends_where_the_published_one_does():
     assert learning_rate(train.optim, 12_000, 12_000) == pytest.approx(1.058e-4)
     assert imported.config.clips.frames == 64
     assert imported.config.clips.size == 384
-    assert any("--start-from" in note for note in imported.notes)
+    assert any("weights of another" in note for note in imported.notes)
 
 
 def test_vjepa_1():
