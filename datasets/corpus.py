@@ -15,11 +15,11 @@ import csv
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -147,6 +147,9 @@ class CorpusIndex:
         return "\n".join([head, *lines])
 
 
+Index = TypeVar("Index", bound=CorpusIndex)
+
+
 def index_corpus(
     source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
@@ -177,18 +180,46 @@ def index_corpus(
     """
     if verify not in VERIFY:
         raise ConfigError(f"verify={verify!r} is not one of {', '.join(VERIFY)}")
+    return index_files(
+        CorpusIndex,
+        find_files(source),
+        partial(_inspect, verify=verify),
+        kind="videos",
+        cache_path=cache_path,
+        max_bad_share=max_bad_share,
+        verify=verify,
+        progress=progress,
+        processes=processes,
+    )
+
+
+def index_files(
+    cls: type[Index],
+    found: tuple[list[str], list[str], str],
+    inspect: Callable[[str], VideoEntry | BadVideo],
+    *,
+    kind: str,
+    cache_path: str | os.PathLike[str] | None,
+    max_bad_share: float,
+    verify: Verify,
+    progress: bool,
+    processes: int | None,
+) -> Index:
+    """An index of class ``cls`` of what :func:`find_files` found, by ``inspect`` of each path that
+    the cache does not know unchanged; see :func:`index_corpus` for the rest.
+
+    Raises :class:`DatasetError` as it does, and ConfigError for an impossible share.
+    """
     if not 0 <= max_bad_share <= 1:
         raise ConfigError(f"max_bad_share={max_bad_share} is not a share between 0 and 1")
-    paths, ignored, name = find_files(source)
+    paths, ignored, name = found
     known = _load_known(cache_path, verify)
     results = [known.get(_stamp(path)) for path in paths]
     missing = [path for path, result in zip(paths, results, strict=True) if result is None]
-    label = "index videos" if progress and missing else ""
-    fresh = parallel_map(
-        partial(_inspect, verify=verify), missing, processes=processes, description=label
-    )
+    label = f"index {kind}" if progress and missing else ""
+    fresh = parallel_map(inspect, missing, processes=processes, description=label)
     results = [result if result is not None else next(fresh) for result in results]
-    index = CorpusIndex(
+    index = cls(
         source=name,
         entries=tuple(result for result in results if isinstance(result, VideoEntry)),
         quarantine=tuple(result for result in results if isinstance(result, BadVideo)),
@@ -197,7 +228,7 @@ def index_corpus(
     )
     if cache_path is not None:
         _save(index, cache_path, verify)
-    check_bad_share(name, index.quarantine, len(paths), max_bad_share)
+    check_bad_share(name, index.quarantine, len(paths), max_bad_share, kind)
     return index
 
 

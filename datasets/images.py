@@ -29,11 +29,9 @@ from .corpus import (
     BadVideo,
     CorpusIndex,
     VideoEntry,
-    _load_known,
-    _save,
     _stamp,
-    check_bad_share,
     find_files,
+    index_files,
 )
 from .corpus_cache import CorpusCache, _is_current
 from .image_file import check_image, read_image
@@ -145,27 +143,17 @@ def index_images(
     """
     if verify not in ("header", "full"):
         raise ConfigError(f"verify={verify!r} is not one of header, full")
-    if not 0 <= max_bad_share <= 1:
-        raise ConfigError(f"max_bad_share={max_bad_share} is not a share between 0 and 1")
-    paths, ignored, name = find_files(source, "image", IMAGE_EXTENSIONS)
-    known = _load_known(cache_path, verify)
-    results = [known.get(_stamp(path)) for path in paths]
-    missing = [path for path, result in zip(paths, results, strict=True) if result is None]
-    label = "index images" if progress and missing else ""
-    inspect = partial(_inspect, verify=verify)
-    fresh = parallel_map(inspect, missing, processes=processes, description=label)
-    results = [result if result is not None else next(fresh) for result in results]
-    index = ImageIndex(
-        source=name,
-        entries=tuple(result for result in results if isinstance(result, VideoEntry)),
-        quarantine=tuple(result for result in results if isinstance(result, BadVideo)),
-        ignored=tuple(ignored),
-        cache_path=None if cache_path is None else str(cache_path),
+    return index_files(
+        ImageIndex,
+        find_files(source, "image", IMAGE_EXTENSIONS),
+        partial(_inspect, verify=verify),
+        kind="images",
+        cache_path=cache_path,
+        max_bad_share=max_bad_share,
+        verify=verify,
+        progress=progress,
+        processes=processes,
     )
-    if cache_path is not None:
-        _save(index, cache_path, verify)
-    check_bad_share(name, index.quarantine, len(paths), max_bad_share, "images")
-    return index
 
 
 def image_batches(

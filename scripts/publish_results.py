@@ -18,6 +18,7 @@ from tubelet.benchmarks.tables import percent
 
 
 def main(run: Path, destination: Path) -> None:
+    """Copy the results of ``run`` below ``destination`` and print its tables."""
     target = destination / "results"
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)

@@ -104,9 +104,9 @@ def write_meta(
             "this checkpoint has a masked and an action-conditioned predictor, and Meta's format "
             "has place for one: leave one out"
         )
-    modules = {which or origin.which: checkpoint.encoder} | dict(
-        zip(["predictor"], predictors, strict=False)
-    )
+    modules: dict[str, nn.Module] = {which or origin.which: checkpoint.encoder}
+    if predictors:
+        modules["predictor"] = predictors[0]
     content = {}
     for name, module in modules.items():
         tensors = write(table(module, rule_of(module)), module.state_dict())
@@ -150,6 +150,10 @@ def _encoder_dict(
 
 
 def stripped(tensors: Any, source: str) -> tuple[dict[str, Tensor], str]:
+    """``tensors`` by their keys without the wrappers' prefixes, and the prefix.
+
+    Raises CheckpointError for something else than a dict, or a key that is there twice.
+    """
     if not isinstance(tensors, Mapping):
         raise CheckpointError(f"{source} is a {type(tensors).__name__}, not a dict of weights")
     out: dict[str, Tensor] = {}
