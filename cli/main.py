@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..core.config import did_you_mean, load_config
-from ..core.errors import ConfigError, TubeletError
+from ..core.errors import ConfigError, Stopped, TubeletError
 
 VERBS = {
     "demo": "everything below in one go: from no data to a report with success rates",
@@ -71,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away (``| head``)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Stopped as stop:  # as asked, and everything is saved
+        return _fail(name, str(stop), code=0)
     except (TubeletError, OSError) as error:
         if debug:
             raise

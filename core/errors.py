@@ -10,6 +10,10 @@ class TubeletError(Exception):
     """Base of every error caused by input, files or the machine rather than by a bug."""
 
 
+class Stopped(TubeletError):
+    """A run was asked to stop by a signal, and saved. The command line exits with 0."""
+
+
 class ConfigError(TubeletError, ValueError):
     """A configuration key or value is unknown, ill-typed or impossible."""
 

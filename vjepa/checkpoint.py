@@ -38,9 +38,12 @@ def save_checkpoint(
     model: nn.Module,
     config: Any,
     optimizer: torch.optim.Optimizer | None = None,
+    extra: Any = None,
     keep: int = 2,
 ) -> Path:
     """Write ``<run>/checkpoints/step-<step>`` atomically and drop all but the newest ``keep``.
+
+    ``extra`` is whatever JSON can hold; :func:`stored_extra` gives it back.
 
     Raises:
         CheckpointError: the folder cannot be written (disk full, say); older checkpoints survive.
@@ -57,7 +60,7 @@ def save_checkpoint(
         save_file(_plain(moments), temporary / "optimizer.safetensors")
         (temporary / "config.toml").write_text(to_toml(config))
         sizes = {name: (temporary / name).stat().st_size for name in _FILES}
-        state = {"step": step, "config": type(config).__name__, "bytes": sizes}
+        state = {"step": step, "config": type(config).__name__, "bytes": sizes, "extra": extra}
         (temporary / "state.json").write_text(json.dumps(state, indent=2))
         for path in [*temporary.iterdir(), temporary]:
             _fsync(path)
@@ -138,6 +141,11 @@ def load_checkpoint(
         moments = _read(path / "optimizer.safetensors", state)
         _load_optimizer(optimizer, moments, path)
     return int(state["step"])
+
+
+def stored_extra(path: Path) -> Any:
+    """What was saved as ``extra`` in the checkpoint ``path``; None if nothing was."""
+    return _state(path).get("extra")
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor], *, source: str) -> None:

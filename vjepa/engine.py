@@ -10,20 +10,23 @@ from __future__ import annotations
 import math
 import signal
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import ConfigError, TubeletError
-from ..core.progress import progress
+from ..core.errors import ConfigError, Stopped, TubeletError
 from ..core.run import RunDir
-from .checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from . import parallel
+from .checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, stored_extra
 from .lean import thrift
 from .optim import OptimConfig, make_optimizer, set_schedule
+from .spikes import SpikeGuard
 
 Batch = TypeVar("Batch")
 
@@ -42,17 +45,25 @@ class LoopConfig:
     """Steps between checkpoints (and at the last step)."""
     precision: str = "fp32"
     """fp32, or bf16 autocast where the hardware has it."""
+    accumulate: int = 1
+    """Parts that a step's batch is cut into and that pass one after the other: the same step in
+    less memory. For losses that are means over samples."""
     checkpoint_blocks: bool = False
     """Recompute activations in the backward pass (same numbers, less memory, a third more work)."""
     compile: bool = False
     """Run each block's MLP through torch.compile (the rest of a block cannot be traced)."""
+    spike: float = 0.0
+    """Leave out steps whose loss is more than this many deviations above the mean of the last 300;
+    they are counted in the log. 0 takes every step."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "log_every", "report_every", "save_every"):
+        for name in ("steps", "log_every", "report_every", "save_every", "accumulate"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"loop.{name} = {getattr(self, name)}: must be at least 1")
         if self.precision not in ("fp32", "bf16"):
             raise ConfigError(f'loop.precision = "{self.precision}": must be "fp32" or "bf16"')
+        if self.spike < 0:
+            raise ConfigError(f"loop.spike = {self.spike}: must be 0 (off) or more")
 
 
 def fit(
@@ -63,9 +74,12 @@ def fit(
     loop: LoopConfig,
     optim: OptimConfig,
     batches: Callable[[int], Iterable[Batch]],
-    losses: Callable[[Batch, int], dict[str, Tensor]],
+    losses: Callable[[Any, int], dict[str, Tensor]],
     after_step: Callable[[int], None] = lambda step: None,
     report: Callable[[Batch, int], dict[str, float]] | None = None,
+    split: Callable[[Batch, int], list[Any]] | None = None,
+    describe: Callable[[Batch], str] = lambda batch: "",
+    start_from: Path | None = None,
     device: str = "cpu",
     description: str = "train",
 ) -> int:
@@ -78,66 +92,106 @@ def fit(
         losses: ``losses(batch, step)``: a dict of scalar terms with the key ``loss``, their total.
         after_step: called after the optimiser's step (EMA updates).
         report: diagnostics, called without gradients every ``loop.report_every`` steps.
+        split: ``split(batch, n)`` cuts a batch into n equal parts, which ``losses`` then gets;
+            needed for ``loop.accumulate`` above 1.
+        describe: names a batch in errors.
+        start_from: a checkpoint whose weights and moments a new run starts with.
         device: where autocast applies. description: shown beside the progress bar.
 
     Returns:
         the step at which training started: 0, or that of the checkpoint resumed from.
 
     Raises:
-        TubeletError: a loss term or the gradient is NaN or Inf; names the step and the term. The
-            last checkpoint is from before it. Also when SIGTERM asked to stop (after saving).
+        TubeletError: a loss term or the gradient is NaN or Inf; names the step, the term and the
+            batch. The last checkpoint is from before it.
+        Stopped: SIGTERM or SIGUSR1 asked to stop; a checkpoint was saved.
+        ConfigError: ``loop.accumulate`` without ``split``.
     """
+    if loop.accumulate > 1 and split is None:
+        raise ConfigError(
+            f"loop.accumulate = {loop.accumulate}: the losses trained here are no means over "
+            "samples, so that parts of a batch do not add up to it; set it to 1"
+        )
     thrift(model, checkpoint_blocks=loop.checkpoint_blocks, compile_mlps=loop.compile)
     optimizer = make_optimizer(model, optim)
     kind = torch.device(device).type
-    first = 0
+    first, guard = 0, SpikeGuard(loop.spike)
     checkpoint = latest_checkpoint(run.path)
     if checkpoint is not None:
         first = load_checkpoint(checkpoint, model=model, optimizer=optimizer)
+        guard = SpikeGuard(loop.spike, stored_extra(checkpoint) or ((), 0))
+    elif start_from is not None:
+        load_checkpoint(start_from, model=model, optimizer=optimizer)
     run.truncate_after(first - 1)  # everything, if it was killed before its first checkpoint
     if first >= loop.steps:
         model.eval()
         return first
     model.train()
+    forward = parallel.distribute(model, losses)
     stream = iter(batches(first))
     clock, waited = time.perf_counter(), 0.0
-    bar = progress(range(first, loop.steps), description)
+    bar = parallel.bar(range(first, loop.steps), description)
     with _stop_signal() as stopping:
         for step in bar:
             start = time.perf_counter()
             batch = next(stream)
             waited += time.perf_counter() - start
             lr = set_schedule(optimizer, optim, step, loop.steps)
-            with torch.autocast(kind, torch.bfloat16, enabled=loop.precision == "bf16"):
-                terms = losses(batch, step)
             optimizer.zero_grad(set_to_none=True)
-            terms["loss"].backward()
+            parts = [batch] if split is None else split(batch, loop.accumulate)
+            with torch.autocast(kind, torch.bfloat16, enabled=loop.precision == "bf16"):
+                values = _backward(forward, parts, step)
             norm = _clip(model, optim.clip)
-            values = {f"train/{name}": float(value.detach()) for name, value in terms.items()}
-            _check_finite({**values, "gradient norm": norm}, step)
-            optimizer.step()
-            after_step(step)
+            values, stop = parallel.agree(values, stopping(), device)
+            _check_finite({**values, "gradient norm": norm}, step, describe(batch))
+            spike = guard.is_spike(values["train/loss"])
+            if not spike:
+                optimizer.step()
+                after_step(step)
             last = step + 1 == loop.steps
-            if last or step % loop.log_every == 0:
+            if last or spike or step % loop.log_every == 0:
                 now = time.perf_counter()
                 rates = {"train/wait_share": waited / max(now - clock, 1e-9)}
+                if loop.spike:
+                    rates["train/spikes"] = guard.spikes
                 run.log(step, **values, **{"train/lr": lr, "train/grad_norm": norm}, **rates)
                 clock, waited = now, 0.0
-            if report is not None and (last or step % loop.report_every == 0):
+            looks = report is not None and (last or step % loop.report_every == 0)
+            if report is not None and looks and parallel.rank() == 0:
                 model.eval()
                 with torch.no_grad():
                     run.log(step, **report(batch, step))
                 model.train()
-            stop = stopping()
-            if last or stop or (step + 1) % loop.save_every == 0:
-                save_checkpoint(run.path, step + 1, model=model, config=config, optimizer=optimizer)
+            saves = last or stop or (step + 1) % loop.save_every == 0
+            if saves and parallel.rank() == 0:
+                save_checkpoint(
+                    run.path,
+                    step + 1,
+                    model=model,
+                    config=config,
+                    optimizer=optimizer,
+                    extra=guard.state() if loop.spike else None,
+                )
             bar.note(f"loss {values['train/loss']:.4f}")
             if stop and not last:
-                raise TubeletError(
-                    f"stopped by a signal after step {step}; saved. Go on with --resume"
-                )
+                parallel.wait_for_all()
+                raise Stopped(f"stopped by a signal after step {step}; saved. Go on with --resume")
+    parallel.wait_for_all()
     model.eval()
     return first
+
+
+def _backward(forward: nn.Module, parts: list[Any], step: int) -> dict[str, float]:
+    """Gradients of the mean loss over ``parts`` of a batch; the mean of each term."""
+    means: dict[str, float] = defaultdict(float)
+    for number, part in enumerate(parts, start=1):
+        with parallel.without_exchange(forward, held=number < len(parts)):
+            terms = forward(part, step)
+            with torch.autocast(terms["loss"].device.type, enabled=False):
+                (terms["loss"] / len(parts)).backward()
+        for name, value in terms.items():
+            means[f"train/{name}"] += float(value.detach()) / len(parts)
+    return dict(means)
 
 
 def _clip(model: nn.Module, limit: float) -> float:
@@ -148,30 +202,34 @@ def _clip(model: nn.Module, limit: float) -> float:
     return float(norm)
 
 
-def _check_finite(values: dict[str, float], step: int) -> None:
+def _check_finite(values: dict[str, float], step: int, batch: str) -> None:
     bad = {name: value for name, value in values.items() if not math.isfinite(value)}
     if bad:
         raise TubeletError(
-            f"step {step}: {', '.join(f'{k} = {v}' for k, v in bad.items())}. The last checkpoint "
-            "is from before it; resume with a lower learning rate or gradient clipping"
+            f"step {step}: {', '.join(f'{k} = {v}' for k, v in bad.items())}. "
+            + (f"The batch: {batch}. " if batch else "")
+            + "The last checkpoint is from before it; resume with a lower learning rate or "
+            "gradient clipping"
         )
 
 
 @contextmanager
 def _stop_signal() -> Iterator[Callable[[], bool]]:
-    """While open, SIGTERM asks for a save and a stop at the next step instead of killing."""
+    """While open, SIGTERM and SIGUSR1 ask for a save and a stop at the next step."""
     asked = False
 
     def ask(*_: object) -> None:
         nonlocal asked
         asked = True
 
+    numbers = [getattr(signal, n) for n in ("SIGTERM", "SIGUSR1") if hasattr(signal, n)]
     try:
-        previous = signal.signal(signal.SIGTERM, ask)
+        previous = {number: signal.signal(number, ask) for number in numbers}
     except ValueError:  # not the main thread: the process's owner handles signals
         yield lambda: False
         return
     try:
         yield lambda: asked
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

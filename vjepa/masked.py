@@ -19,6 +19,7 @@ from .encoder import EncoderConfig, TubeletEncoder
 from .mask_images import ImageMaskConfig, sample_image_masks
 from .masks import MaskConfig, context_distance, long_range, sample_masks, short_range
 from .objectives import Latents, Objective, ObjectiveConfig, Target
+from .parallel import WHOLE, Part
 from .positions import Grid
 from .predictor import MaskedJob, MaskedPredictor, PredictorConfig
 
@@ -106,15 +107,20 @@ class MaskedModel(nn.Module):
         """Normalised target tokens ``[B, N, levels * D]`` of whole clips."""
         return self.target(self.encoder, video, all_levels=self.levels)
 
-    def latents(self, video: Tensor, step: int) -> Latents:
+    def latents(self, video: Tensor, step: int, part: Part = WHOLE) -> Latents:
         """Predictions and targets of one step; the masks are those of ``step``.
 
-        The teacher runs once, the encoder once on all contexts packed together, and so does the
-        predictor.
+        With ``part``, ``video`` is that part of the step's batch, and its masks are its rows of the
+        masks of the whole batch, whose lengths are equal. The teacher runs once, the encoder once
+        on all contexts packed together, and so does the predictor.
         """
         grid = self.encoder.grid(video)
-        batch = len(video)
-        selections = draw(self.masking, grid, batch, seed=self.seed, first_sample=step * batch)
+        batch, rows = len(video) * part.of, part.rows(len(video))
+        whole = draw(self.masking, grid, batch, seed=self.seed, first_sample=step * batch)
+        selections = [
+            Selection(s.context[rows], tuple(ids[rows] for ids in s.targets), s.mask_index)
+            for s in whole
+        ]
         return self.predict(video, grid, selections, step)
 
     def predict(
@@ -146,9 +152,10 @@ class MaskedModel(nn.Module):
             ),
         )
 
-    def losses(self, video: Tensor, step: int) -> dict[str, Tensor]:
-        """Every term of the objective, and ``loss``, for uint8 clips ``[B, T, H, W, 3]``."""
-        return self.objective(self.latents(video, step))
+    def losses(self, video: Tensor, step: int, part: Part = WHOLE) -> dict[str, Tensor]:
+        """Every term of the objective, and ``loss``, for uint8 clips ``[B, T, H, W, 3]``: the
+        step's batch, or ``part`` of it."""
+        return self.objective(self.latents(video, step, part))
 
     def after_step(self, step: int, steps: int) -> None:
         """Move the teacher, after the optimiser's step."""

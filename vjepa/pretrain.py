@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from pathlib import Path
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -24,10 +25,18 @@ from .multiview import MultiviewConfig, MultiviewModel
 from .objectives import ObjectiveConfig, preset
 from .objectives.presets import vjepa2
 from .optim import OptimConfig
+from .parallel import Part, local_batch, rank, world_size
 from .positions import PositionConfig
 from .predictor import PredictorConfig
 
 PretrainModel = MaskedModel | MultiviewModel
+
+
+class _Piece(NamedTuple):
+    """Part of a step's batch, on the device."""
+
+    video: Tensor
+    part: Part
 
 
 class VideoBatch(Protocol):
@@ -58,7 +67,7 @@ class PretrainConfig:
     loop: LoopConfig = field(default_factory=LoopConfig)
     """Steps, logging and checkpoints."""
     batch_size: int = 24
-    """Clips per step."""
+    """Clips per step, of all processes together."""
     seed: int = 0
     """Seed of the weights, the masks, the views and the clips."""
 
@@ -67,11 +76,26 @@ class PretrainConfig:
             raise ConfigError(f"batch_size = {self.batch_size}: must be at least 1")
         if not self.by_views:
             self._check_masked()
+        self._check_accumulation()
 
     @property
     def by_views(self) -> bool:
         """Whether the method compares views rather than predicts hidden tokens."""
         return self.objective.views is not None
+
+    def _check_accumulation(self) -> None:
+        parts = self.loop.accumulate
+        whole = [n for n in ("views", "sigreg", "vicreg") if getattr(self.objective, n) is not None]
+        if parts > 1 and whole:
+            raise ConfigError(
+                f"loop.accumulate = {parts}: {', '.join(whole)} of the objective compares the "
+                "samples of a batch, so that its parts do not add up to it; set it to 1"
+            )
+        if self.batch_size % parts:
+            raise ConfigError(
+                f"batch_size = {self.batch_size} does not fall into loop.accumulate = {parts} "
+                "equal parts"
+            )
 
     def _check_masked(self) -> None:
         levels = self.objective.target.levels
@@ -168,16 +192,25 @@ def pretrain(
     probe: Callable[[TubeletEncoder], dict[str, float]] | None = None,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     teacher: TubeletEncoder | None = None,
+    describe: Callable[[VideoBatch], str] = lambda batch: "",
+    start_from: Path | None = None,
     device: str = "cpu",
 ) -> PretrainModel:
     """Train (or go on training) an encoder; see :func:`tubelet.vjepa.engine.fit`.
 
     Args:
-        config: the run. batches: ``batches(first_step)`` iterates over clips of ``batch_size``.
+        config: the run. batches: ``batches(first_step)`` iterates over this process's clips:
+            ``batch_size``, or its equal part of them.
         run: an open run folder; the newest checkpoint in it is resumed.
         probe: an online probe of the encoder with labels, run at every report.
-        augment: applied to the uint8 clips on the device, with the step's own generator.
+        augment: applied to uint8 clips ``[1, T, H, W, 3]`` one by one on the device, each with the
+            generator of its number in the run.
         teacher: the frozen teacher, for objectives with one.
+        describe: names a batch in errors. start_from: a checkpoint whose weights and optimiser's
+            moments a new run starts with.
+
+    Raises:
+        ConfigError: processes that do not divide the batch, or several for a method with views.
 
     Returns:
         the trained model; ``model.output`` is the encoder to freeze.
@@ -185,10 +218,34 @@ def pretrain(
     model = build(config, teacher=teacher, device=device)
     laid_out = round(config.optim.stretch * config.loop.steps)
 
-    def losses(batch: VideoBatch, step: int) -> dict[str, Tensor]:
-        video = batch.video.to(device)
+    if world_size() > 1 and config.by_views:
+        raise ConfigError(
+            "methods with views train in one process: their projector normalises over the batch "
+            "that one process sees. Start without torchrun"
+        )
+    if local_batch(config.batch_size) % config.loop.accumulate:
+        raise ConfigError(
+            f"{local_batch(config.batch_size)} clips per process do not fall into loop.accumulate "
+            f"= {config.loop.accumulate} equal parts"
+        )
+
+    def split(batch: VideoBatch, parts: int) -> list[_Piece]:
+        pieces = batch.video.to(device).chunk(parts)
+        first, of = rank() * parts, world_size() * parts
+        return [_Piece(piece, Part(first + i, of)) for i, piece in enumerate(pieces)]
+
+    def losses(piece: _Piece, step: int) -> dict[str, Tensor]:
+        video, part = piece
         if augment is not None:
-            video = augment(video, torch_generator(config.seed, "augment", step))
+            first = step * part.of * len(video) + part.rows(len(video)).start
+            video = torch.cat(
+                [
+                    augment(clip, torch_generator(config.seed, "augment", sample))
+                    for sample, clip in enumerate(video.split(1), start=first)
+                ]
+            )
+        if isinstance(model, MaskedModel):
+            return model.losses(video, step, part)
         return model.losses(video, step)
 
     def report(batch: VideoBatch, step: int) -> dict[str, float]:
@@ -205,6 +262,9 @@ def pretrain(
         losses=losses,
         after_step=lambda step: model.after_step(step, laid_out),
         report=report,
+        split=split,
+        describe=describe,
+        start_from=start_from,
         device=device,
         description="pretrain",
     )

@@ -19,7 +19,7 @@ from ..datasets.augment import AugmentConfig, augment
 from ..datasets.clips import ClipBatches, ClipConfig, clip_batches
 from ..datasets.corpus import CorpusIndex, index_corpus
 from ..datasets.images import ImageConfig, ImageIndex, image_batches, index_images
-from . import pretrain
+from . import parallel, pretrain
 from .checkpoint import find_checkpoint, load_checkpoint, stored_config
 from .corpus_facts import pixel_stats, write_corpus
 from .device import MAY_DIFFER, prepare
@@ -41,6 +41,9 @@ class PretrainRunConfig:
     """Run folder."""
     resume: bool = False
     """Go on with the run in that folder, exactly."""
+    start_from: str = ""
+    """Run folder whose newest weights and optimiser's moments a new run starts with (a cool-down
+    after pretraining); its schedules start anew."""
     clips: ClipConfig = field(default_factory=ClipConfig)
     """How clips are cut out of the videos. Their seed is train.seed."""
     objective: str = ""
@@ -95,17 +98,38 @@ def pretrain_encoder(
         DatasetError: no usable file, too many bad ones, or a resumed run's corpus has changed.
         ConfigError, TubeletError, CheckpointError: see :class:`RunDir` and :func:`engine.fit`.
     """
-    device = prepare(config.device, config.threads)
-    index = _indexed(config)
+    with parallel.process_group(prepare(config.device, config.threads)) as device:
+        return _pretrain(config, probe, device)
+
+
+def _pretrain(
+    config: PretrainRunConfig,
+    probe: Callable[[TubeletEncoder], dict[str, float]] | None,
+    device: str,
+) -> PretrainModel:
+    with parallel.first_before_others():
+        index = _indexed(config)
     teacher = load_encoder(config.teacher, device=device) if config.teacher else None
+    start = find_checkpoint(config.start_from) if config.start_from else None
     train, clips = _resolved(config, index, teacher)
-    with RunDir.create(config.out, config, resume=config.resume, may_differ=MAY_DIFFER) as run:
-        write_corpus(run.path, index, train.encoder)
+    leads = parallel.rank() == 0
+
+    def create() -> RunDir:
+        return RunDir.create(config.out, config, resume=config.resume, may_differ=MAY_DIFFER)
+
+    with parallel.open_run(create, config.out) as run:
+        if leads:
+            write_corpus(run.path, index, train.encoder)
         stream: list[ClipBatches] = []
 
         def batches(first_step: int) -> Iterator[Any]:
-            stream.append(_batches(config, index, clips, train.batch_size, first_step, run.path))
+            size = parallel.local_batch(train.batch_size)
+            with parallel.first_before_others():  # a cache is made by one process
+                stream.append(_batches(config, index, clips, size, first_step, run.path))
             return stream[-1]
+
+        def describe(batch: Any) -> str:
+            return ", ".join(sorted({index.entries[i].path for i in batch.video_ids.tolist()}))
 
         model = pretrain.pretrain(
             train,
@@ -114,12 +138,17 @@ def pretrain_encoder(
             probe=probe,
             augment=_augmentation(config),
             teacher=teacher,
+            describe=describe,
+            start_from=start,
             device=device,
         )
-        if stream:
+        if leads and stream:
             report = f"{index.report()}\n{stream[-1].report()}\n"
             atomic_write_text(run.path / "corpus.txt", report)
-        atomic_write_text(run.path / "verdict.txt", _verdict(run.path, train.encoder.width) + "\n")
+        if leads:
+            text = _verdict(run.path, train.encoder.width)
+            atomic_write_text(run.path / "verdict.txt", text + "\n")
+        parallel.wait_for_all()
     return model
 
 
@@ -192,6 +221,8 @@ def _batches(
             clips,
             batch_size,
             start_step=first_step,
+            rank=parallel.rank(),
+            world_size=parallel.world_size(),
             workers=config.workers,
             cache=config.cache,
         )
@@ -201,6 +232,8 @@ def _batches(
         images,
         batch_size,
         start_step=first_step,
+        rank=parallel.rank(),
+        world_size=parallel.world_size(),
         workers=config.workers,
         cache=run / "cache" if config.cache else None,
     )

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tubelet.core.errors import CheckpointError, ConfigError, TubeletError
+from tubelet.core.errors import CheckpointError, ConfigError, Stopped, TubeletError
 from tubelet.core.rng import torch_generator
 from tubelet.core.run import RunDir, read_metrics
 from tubelet.vjepa import checkpoint
@@ -70,6 +70,7 @@ class Toy:
                 batches=self.batches,
                 losses=self.losses,
                 report=self.report,
+                describe=lambda batch: f"{len(batch)} rows",
             )
 
     def weights(self):
@@ -126,12 +127,13 @@ def test_resuming_a_finished_run_loads_it_and_trains_no_more(tmp_path, whole):
     assert alike(again, whole)
 
 
-def test_sigterm_saves_and_stops_and_the_rest_can_be_resumed(tmp_path, whole):
-    before = signal.getsignal(signal.SIGTERM)
-    cut = Toy(tmp_path / "cut", at=lambda: os.kill(os.getpid(), signal.SIGTERM), at_step=6)
-    with pytest.raises(TubeletError, match=r"stopped by a signal after step 6; saved.*--resume"):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_and_stops_and_the_rest_can_be_resumed(tmp_path, whole, number):
+    before = signal.getsignal(number)
+    cut = Toy(tmp_path / "cut", at=lambda: os.kill(os.getpid(), number), at_step=6)
+    with pytest.raises(Stopped, match=r"stopped by a signal after step 6; saved.*--resume"):
         cut.run()
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
     assert cut.seen == list(range(7))
     resumed = Toy(tmp_path / "cut")
     assert resumed.run(resume=True) == 7
@@ -147,7 +149,7 @@ def test_sigterm_at_the_last_step_is_no_error(tmp_path, whole):
 @pytest.mark.parametrize("value", ["nan", "inf"])
 def test_a_loss_that_is_not_finite_stops_before_it_spoils_anything(tmp_path, value):
     toy = Toy(tmp_path / "run", at=lambda: float(value), at_step=6)
-    with pytest.raises(TubeletError, match=rf"step 6: .*train/fit = {value}") as error:
+    with pytest.raises(TubeletError, match=rf"step 6: .*train/fit = {value}.*8 rows") as error:
         toy.run()
     assert "train/small" not in str(error.value)
     saved = latest_checkpoint(tmp_path / "run")
@@ -227,7 +229,37 @@ def test_after_step_is_called_after_every_optimiser_step(tmp_path):
     assert calls == [(0, 1), (1, 2), (2, 3)]
 
 
-@pytest.mark.parametrize("bad", [{"steps": 0}, {"log_every": 0}, {"precision": "fp16"}])
+def test_accumulation_without_a_way_to_cut_a_batch_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"loop.accumulate = 2"):
+        Toy(tmp_path / "run", Config(loop=LoopConfig(accumulate=2))).run()
+
+
+def test_spikes_are_left_out_counted_and_remembered_by_a_resumed_run(tmp_path):
+    loop = LoopConfig(steps=40, log_every=100, save_every=28, spike=6.0)
+    config = Config(loop=loop, optim=OptimConfig(lr=1e-3))
+    whole = Toy(tmp_path / "whole", config, at=lambda: 1e4, at_step=30)
+    before = {}
+
+    def watch(step):
+        before[step] = whole.weights()["0.weight"]
+
+    original = whole.losses
+    whole.losses = lambda batch, step: (watch(step), original(batch, step))[1]
+    whole.run()
+    assert torch.equal(before[30], before[31])
+    assert not torch.equal(before[31], before[32])
+    logged = {line["step"]: line for line in whole.metrics() if "train/spikes" in line}
+    assert {step: line["train/spikes"] for step, line in logged.items()} == {0: 0, 30: 1, 39: 1}
+    with pytest.raises(Interrupted):
+        Toy(tmp_path / "cut", config, at=raise_interrupted, at_step=29).run()
+    resumed = Toy(tmp_path / "cut", config, at=lambda: 1e4, at_step=30)
+    assert resumed.run(resume=True) == 28
+    assert alike(resumed, whole)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"steps": 0}, {"log_every": 0}, {"precision": "fp16"}, {"spike": -1.0}]
+)
 def test_impossible_configs(bad):
     with pytest.raises(ConfigError, match="loop"):
         LoopConfig(**bad)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from tubelet.core.errors import ConfigError
 from tubelet.core.rng import torch_generator
 from tubelet.core.run import RunDir, read_metrics
+from tubelet.vjepa.checkpoint import latest_checkpoint
 from tubelet.vjepa.encoder import EncoderConfig
 from tubelet.vjepa.engine import LoopConfig
 from tubelet.vjepa.masked import MaskedModel, MaskingConfig
@@ -133,7 +134,7 @@ def test_a_run_that_was_cut_and_resumed_equals_one_left_alone(tmp_path):
 
     def breaks(clips, generator):
         breaks.calls += 1
-        if breaks.calls == 6:
+        if breaks.calls == 6 * 4:
             raise Cut
         return clips
 
@@ -170,16 +171,48 @@ def test_diagnostics_are_logged_and_finite(tmp_path):
     assert all(value is not None for line in lines for value in line.values())
 
 
-def test_augmentation_draws_from_the_steps_own_generator(tmp_path):
-    seen = {}
+def test_each_clip_is_augmented_by_the_generator_of_its_number(tmp_path):
+    seen = []
 
     def augment(clips, generator):
-        seen[len(seen)] = torch.rand(1, generator=generator).item()
+        assert len(clips) == 1
+        seen.append(torch.rand(1, generator=generator).item())
         return clips.flip(3)
 
     run(tmp_path / "run", config(loop=LoopConfig(steps=3)), augment=augment)
-    wanted = [torch.rand(1, generator=torch_generator(0, "augment", s)).item() for s in range(3)]
-    assert list(seen.values()) == wanted
+    wanted = [torch.rand(1, generator=torch_generator(0, "augment", n)).item() for n in range(12)]
+    assert seen == wanted
+
+
+@pytest.mark.parametrize("name", ["vjepa2", "vjepa2.1", "ijepa"])
+def test_accumulation_is_the_same_step_in_parts(tmp_path, name):
+    base = config(encoder=replace(config().encoder, depth=4))
+    base = replace(with_objective(base, name), loop=LoopConfig(steps=3, log_every=1))
+    halves = replace(base, loop=replace(base.loop, accumulate=2))
+    whole, parts = run(tmp_path / "whole", base), run(tmp_path / "parts", halves)
+    for a, b in zip(metrics(tmp_path / "whole"), metrics(tmp_path / "parts"), strict=True):
+        assert a == pytest.approx(b, rel=2e-4, abs=1e-5)
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=3e-4)
+
+
+@pytest.mark.parametrize("name", ["lejepa", "cjepa"])
+def test_accumulation_is_refused_where_parts_do_not_add_up(name):
+    with pytest.raises(ConfigError, match=r"loop.accumulate = 2: (views|vicreg)"):
+        with_objective(config(loop=LoopConfig(accumulate=2)), name)
+    with pytest.raises(ConfigError, match="equal parts"):
+        config(loop=LoopConfig(accumulate=3))
+
+
+def test_a_run_can_start_from_the_weights_and_moments_of_another(tmp_path):
+    """Stopped rates make the new run keep what it started with."""
+    first = run(tmp_path / "first")
+    still = OptimConfig(lr=0.0, start_lr=0.0, final_lr=0.0)
+    cfg = config(optim=still, objective=objective((1.0, 1.0)), loop=LoopConfig(steps=1))
+    second = run(tmp_path / "second", cfg, start_from=latest_checkpoint(tmp_path / "first"))
+    a, b = first.state_dict(), second.state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert next(line["step"] for line in metrics(tmp_path / "second")) == 0
 
 
 def test_training_predicts_better_than_the_mean(tmp_path):
