@@ -34,21 +34,31 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     of 200 steps; an environment made by :func:`tubelet.envs.make` runs until its caller stops.
 
     A subclass names its scene (``asset``, ``frame_skip``, ``proprio_dim``) and defines the methods
-    below that raise ``NotImplementedError``.
+    below that raise ``NotImplementedError``. Scenes whose walls change from episode to episode hold
+    them as mocap bodies: then the layout is a part of every state, and :meth:`state_at` keeps the
+    layout of the state last sampled or set.
 
     Args:
         image_size: height and width of the frames in pixels.
         render_obs: False leaves ``pixels`` out of the observations (steps are 5x faster).
         render_mode: Gymnasium's; only "rgb_array" is drawn.
+        camera: a camera of the scene (``cameras`` lists them).
     """
 
     asset: ClassVar[str]
     frame_skip: ClassVar[int]
     proprio_dim: ClassVar[int]
+    budget: ClassVar[int] = 50
+    """Environment steps in which the scripted expert is expected at any goal."""
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 25}
 
     def __init__(
-        self, *, image_size: int = 64, render_obs: bool = True, render_mode: str | None = None
+        self,
+        *,
+        image_size: int = 64,
+        render_obs: bool = True,
+        render_mode: str | None = None,
+        camera: str = "top",
     ):
         if not 8 <= image_size <= 2048:
             raise ConfigError(f"image_size = {image_size}: must be 8 to 2048 pixels")
@@ -57,10 +67,12 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self._mj = load_mujoco()
         self.image_size, self.render_obs, self.render_mode = image_size, render_obs, render_mode
         self.model = load_model(self.asset)
+        self.camera = self._checked_camera(camera)
         self._data = self._mj.MjData(self.model)
         self._scratch = self._mj.MjData(self.model)  # for rendering and for building states
         self._spec = int(self._mj.mjtState.mjSTATE_INTEGRATION)
         self.state_dim: int = self._mj.mj_stateSize(self.model, self._spec)
+        self._layout = self._data.mocap_pos.copy(), self._data.mocap_quat.copy()
         self.goal_state: State = self.get_state()
         box = gymnasium.spaces.Box
         self.action_space = box(-1.0, 1.0, (self.model.nu,), np.float32)
@@ -109,6 +121,23 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         this environment's current episode."""
         raise NotImplementedError
 
+    def expert(self, rng: np.random.Generator) -> Callable[[int], np.ndarray]:
+        """A controller that brings this environment's current episode to its goal and stays there:
+        ``act(t) -> action``. It may look at the simulator's state.
+
+        Raises:
+            ConfigError: this environment has none.
+        """
+        raise ConfigError(f"{type(self).__name__} has no scripted expert")
+
+    def control(self, action: np.ndarray) -> np.ndarray:
+        """The simulator's controls for actions ``[..., A]``: the same, clipped to [-1, 1]."""
+        return np.clip(action, -1.0, 1.0)
+
+    def plan_features_in(self, state: State, position: np.ndarray) -> np.ndarray:
+        """:meth:`plan_features` of positions ``[..., nq]`` in the layout that ``state`` holds."""
+        return self.plan_features(position)
+
     def sample_goal(self, rng: np.random.Generator) -> State:
         """A goal state: physical, at rest, and independent of the start."""
         return self.sample_state(rng)
@@ -151,14 +180,19 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         action = np.asarray(action, np.float32)
         if action.shape != self.action_space.shape or not np.isfinite(action).all():
             raise ValueError(f"an action is {self.action_space.shape} finite floats, got {action}")
-        self._data.ctrl[:] = np.clip(action, -1.0, 1.0)
+        self._data.ctrl[:] = self.control(action)
         self._mj.mj_step(self.model, self._data, self.frame_skip)
         observation, info = self._observe()
         return observation, float(info["success"]), False, False, info
 
     def render(self) -> np.ndarray:
         """The current frame: uint8 ``[image_size, image_size, 3]``."""
-        return self._draw(self._data.qpos)
+        return self._draw(self.get_state())
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the scene's cameras."""
+        return tuple(self.model.cam(number).name for number in range(self.model.ncam))
 
     # States and goals.
 
@@ -172,10 +206,11 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         """Restore a state from :meth:`get_state`, exactly."""
         self._mj.mj_resetData(self.model, self._data)
         self._mj.mj_setState(self.model, self._data, self._checked(state, "state"), self._spec)
+        self._layout = self._data.mocap_pos.copy(), self._data.mocap_quat.copy()
 
     def render_state(self, state: State) -> np.ndarray:
         """The frame of any state, without touching the episode: uint8 ``[H, W, 3]``."""
-        return self._draw(self.position(self._checked(state, "state")))
+        return self._draw(self._checked(state, "state"))
 
     def render_goal(self) -> np.ndarray:
         """The goal image: uint8 ``[H, W, 3]``."""
@@ -193,6 +228,7 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     def state_at(self, position: np.ndarray, velocity: np.ndarray | None = None) -> State:
         """The state with these joint positions, at time 0 and (unless given) at rest."""
         self._mj.mj_resetData(self.model, self._scratch)
+        self._scratch.mocap_pos[:], self._scratch.mocap_quat[:] = self._layout
         self._scratch.qpos[:] = position
         if velocity is not None:
             self._scratch.qvel[:] = velocity
@@ -214,13 +250,28 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         }
         return observation, info
 
-    def _draw(self, position: np.ndarray) -> np.ndarray:
-        """Render positions through the scratch data: after a step the simulator's own body frames
+    def part(self, state: State, spec: int) -> np.ndarray:
+        """The part of a state that ``spec`` (bits of ``mjtState``) names, as mj_getState packs it."""
+        self._mj.mj_setState(self.model, self._scratch, self._checked(state, "state"), self._spec)
+        out = np.empty(self._mj.mj_stateSize(self.model, spec))
+        self._mj.mj_getState(self.model, self._scratch, out, spec)
+        return out
+
+    def _draw(self, state: State) -> np.ndarray:
+        """Render a state through the scratch data: after a step the simulator's own body frames
         still belong to the state before its last integration."""
-        self._scratch.qpos[:] = position
+        self._mj.mj_setState(self.model, self._scratch, state, self._spec)
         self._mj.mj_kinematics(self.model, self._scratch)
         self._mj.mj_camlight(self.model, self._scratch)
-        return shared_renderer(self.model, self.image_size).render(self.model, self._scratch)
+        renderer = shared_renderer(self.model, self.image_size, self.camera)
+        return renderer.render(self.model, self._scratch)
+
+    def _checked_camera(self, camera: str) -> str:
+        if camera not in self.cameras:
+            raise ConfigError(
+                f"camera = {camera!r}: {type(self).__name__} has {', '.join(self.cameras)}"
+            )
+        return camera
 
     def _checked(self, state: State, name: str) -> State:
         state = np.array(state, np.float64)

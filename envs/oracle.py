@@ -43,7 +43,12 @@ class SimulatorDynamics:
         self.env, self.action_block = env, action_block
         self.action_dim: int = action_block * env.model.nu
         self._rollout: Any = rollout.Rollout(nthread=threads)
-        self._data = [load_mujoco().MjData(env.model) for _ in range(threads)]
+        mj = load_mujoco()
+        self._data = [mj.MjData(env.model) for _ in range(threads)]
+        bits = mj.mjtState
+        self._physics_spec = int(bits.mjSTATE_FULLPHYSICS)
+        self._layout_spec = int(bits.mjSTATE_MOCAP_POS) | int(bits.mjSTATE_MOCAP_QUAT)
+        self._control_spec = int(bits.mjSTATE_CTRL) | self._layout_spec
 
     def encode(self, obs: Mapping[str, Any]) -> Latent:
         """The last of the states float64 ``[B, T, S]`` in ``obs["state"]``, as ``[B, 1, 1, S]``."""
@@ -51,30 +56,49 @@ class SimulatorDynamics:
 
     def encode_goal(self, obs: Mapping[str, Any]) -> Latent:
         """Features ``[B, 1, F]`` of the goal states float64 ``[B, S]`` in ``obs["state"]``."""
-        position = self.env.position(self._states(obs, 2).numpy())
-        return Latent(self._features(position)[:, None])
+        states = self._states(obs, 2).numpy()
+        return Latent(self._features(states, self.env.position(states))[:, None])
 
     def rollout(self, context: Latent, actions: Tensor) -> Latent:
         """Simulate ``actions`` float32 ``[B, S, H, A]``: features ``[B, S, H, 1, F]``."""
         problems, candidates, horizon, _ = actions.shape
-        model, skip = self.env.model, self.env.frame_skip
-        physics = 1 + model.nq + model.nv  # time, qpos, qvel: what a rollout starts from
-        start = context.tokens[:, -1, 0, :physics].cpu().numpy()
-        controls = actions.detach().clamp(-1.0, 1.0).cpu().numpy().astype(np.float64)
-        controls = controls.reshape(problems * candidates, horizon * self.action_block, model.nu)
-        states, _ = self._rollout.rollout(
-            model,
+        states = context.tokens[:, -1, 0].cpu().numpy()
+        controls = actions.detach().cpu().numpy().astype(np.float64)
+        controls = controls.reshape(problems, candidates, horizon * self.action_block, -1)
+        controls = np.repeat(self.env.control(controls), self.env.frame_skip, axis=2)
+        start, fixed = self._parts(states)
+        controls = np.concatenate(
+            [
+                controls,
+                np.broadcast_to(fixed[:, None, None], (*controls.shape[:3], fixed.shape[1])),
+            ],
+            axis=3,
+        )
+        simulated, _ = self._rollout.rollout(
+            self.env.model,
             self._data,
             np.repeat(start, candidates, axis=0),
-            np.repeat(controls, skip, axis=1),
+            controls.reshape(problems * candidates, controls.shape[2], -1),
+            control_spec=self._control_spec,
         )
-        every = self.action_block * skip
-        position = self.env.position(states[:, every - 1 :: every])
-        features = self._features(position).to(actions.device)
-        return Latent(features.reshape(problems, candidates, horizon, 1, -1))
+        every = self.action_block * self.env.frame_skip
+        position = self.env.position(simulated[:, every - 1 :: every])
+        position = position.reshape(problems, candidates, horizon, -1)
+        return Latent(self._features(states, position)[..., None, :].to(actions.device))
 
-    def _features(self, position: np.ndarray) -> Tensor:
-        return torch.from_numpy(self.env.plan_features(position)).float()
+    def _parts(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of states ``[B, S]``: what a rollout starts from, and the layout that stays in place."""
+        parts = [
+            np.stack([self.env.part(state, spec) for state in states])
+            for spec in (self._physics_spec, self._layout_spec)
+        ]
+        return parts[0], parts[1]
+
+    def _features(self, states: np.ndarray, position: np.ndarray) -> Tensor:
+        """float32 ``[B, ..., F]`` of positions ``[B, ..., nq]``, each in its state's layout."""
+        pairs = zip(states, position, strict=True)
+        features = np.stack([self.env.plan_features_in(state, place) for state, place in pairs])
+        return torch.from_numpy(features).float()
 
     def _states(self, obs: Mapping[str, Any], axes: int) -> Tensor:
         if "state" not in obs:
