@@ -1,7 +1,7 @@
 """MuJoCo goal-reaching environments, rendering, policies, data collection and the oracle dynamics.
 
-Importing this package registers ``tubelet/Reacher-v0`` and ``tubelet/PointMaze-v0`` with Gymnasium
-by name only: neither MuJoCo nor OpenGL is loaded before an environment is made.
+Importing this package registers ``ENVIRONMENTS`` with Gymnasium by name only: neither MuJoCo nor
+OpenGL is loaded before an environment is made.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 ENVIRONMENTS = {
     "tubelet/Reacher-v0": "reacher:Reacher",
     "tubelet/PointMaze-v0": "pointmaze:PointMaze",
+    "tubelet/PointMazeMedium-v0": "pointmaze:PointMazeMedium",
+    "tubelet/PointMazeRandom-v0": "pointmaze:PointMazeRandom",
+    "tubelet/TwoRooms-v0": "tworooms:TwoRooms",
+    "tubelet/TwoRoomsRandom-v0": "tworooms:TwoRoomsRandom",
 }
 
 for _id, _entry in ENVIRONMENTS.items():

@@ -164,6 +164,7 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
             raise ConfigError(f"unknown reset options {sorted(unknown)}: use state and goal_state")
         state, goal = options.get("state"), options.get("goal_state")
         state = self.sample_state(self.np_random) if state is None else state
+        self._remember(self._checked(state, "state"))
         goal = self.sample_goal(self.np_random) if goal is None else goal
         self.goal_state = self._checked(goal, "goal_state")
         self.set_state(state)
@@ -205,8 +206,9 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     def set_state(self, state: State) -> None:
         """Restore a state from :meth:`get_state`, exactly."""
         self._mj.mj_resetData(self.model, self._data)
-        self._mj.mj_setState(self.model, self._data, self._checked(state, "state"), self._spec)
-        self._layout = self._data.mocap_pos.copy(), self._data.mocap_quat.copy()
+        state = self._checked(state, "state")
+        self._mj.mj_setState(self.model, self._data, state, self._spec)
+        self._remember(state)
 
     def render_state(self, state: State) -> np.ndarray:
         """The frame of any state, without touching the episode: uint8 ``[H, W, 3]``."""
@@ -250,8 +252,20 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         }
         return observation, info
 
+    def _remember(self, state: State) -> None:
+        """Take note of the last state sampled or set: :meth:`state_at` keeps its layout."""
+        if self.model.nmocap:
+            self._layout = self.layout_of(state)
+
+    def layout_of(self, state: State) -> tuple[np.ndarray, np.ndarray]:
+        """Places ``[M, 3]`` and quaternions ``[M, 4]`` of the mocap bodies in a state."""
+        bits = self._mj.mjtState
+        place = self.part(state, int(bits.mjSTATE_MOCAP_POS))
+        turn = self.part(state, int(bits.mjSTATE_MOCAP_QUAT))
+        return place.reshape(-1, 3), turn.reshape(-1, 4)
+
     def part(self, state: State, spec: int) -> np.ndarray:
-        """The part of a state that ``spec`` (bits of ``mjtState``) names, as mj_getState packs it."""
+        """The part of a state that ``spec`` (bits of ``mjtState``) names, in MuJoCo's order."""
         self._mj.mj_setState(self.model, self._scratch, self._checked(state, "state"), self._spec)
         out = np.empty(self._mj.mj_stateSize(self.model, spec))
         self._mj.mj_getState(self.model, self._scratch, out, spec)

@@ -83,12 +83,20 @@ class Reacher(GoalEnv):
             nonlocal target, until
             if t >= until:
                 target, until = rng.uniform(-limit, limit), t + int(rng.integers(10, 31))
-            error = target - self.position(self.get_state())
-            error[0] = (error[0] + np.pi) % (2 * np.pi) - np.pi
-            command = 3.0 * error - 0.3 * self.velocity(self.get_state())
-            return np.clip(command + noise * rng.standard_normal(2), -1.0, 1.0)
+            return np.clip(self._command(target) + noise * rng.standard_normal(2), -1.0, 1.0)
 
         return act
+
+    def expert(self, rng: np.random.Generator) -> Callable[[int], np.ndarray]:
+        """Proportional-derivative control to the goal's pose, the short way round."""
+        target = self.position(self.goal_state)
+        return lambda t: np.clip(self._command(target), -1.0, 1.0)
+
+    def _command(self, target: np.ndarray) -> np.ndarray:
+        """Torques towards joint angles ``[2]``, not yet clipped."""
+        error = target - self.position(self.get_state())
+        error[0] = (error[0] + np.pi) % (2 * np.pi) - np.pi
+        return 3.0 * error - 0.3 * self.velocity(self.get_state())
 
 
 def arm_points(position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
