@@ -164,7 +164,7 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
             raise ConfigError(f"unknown reset options {sorted(unknown)}: use state and goal_state")
         state, goal = options.get("state"), options.get("goal_state")
         state = self.sample_state(self.np_random) if state is None else state
-        self._remember(self._checked(state, "state"))
+        self.remember(self._checked(state, "state"))
         goal = self.sample_goal(self.np_random) if goal is None else goal
         self.goal_state = self._checked(goal, "goal_state")
         self.set_state(state)
@@ -208,7 +208,7 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self._mj.mj_resetData(self.model, self._data)
         state = self._checked(state, "state")
         self._mj.mj_setState(self.model, self._data, state, self._spec)
-        self._remember(state)
+        self.remember(state)
 
     def render_state(self, state: State) -> np.ndarray:
         """The frame of any state, without touching the episode: uint8 ``[H, W, 3]``."""
@@ -252,7 +252,7 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         }
         return observation, info
 
-    def _remember(self, state: State) -> None:
+    def remember(self, state: State) -> None:
         """Take note of the last state sampled or set: :meth:`state_at` keeps its layout."""
         if self.model.nmocap:
             self._layout = self.layout_of(state)

@@ -1,29 +1,34 @@
 """Collect interaction episodes in parallel: the same files for any number of workers, resumable.
 
 Every episode has its own random stream and its own files, so which process makes it, and whether a
-run was killed and started again, changes nothing in the result.
+run was killed and started again, changes nothing in the result. An episode whose process crashes or
+hangs is redone by a new process.
 """
 
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import os
-import signal
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
 from ..core.errors import ConfigError, DatasetError
+from ..core.io import atomic_write_json
 from ..core.progress import progress
 from ..core.rng import numpy_generator
 from ..datasets.trajectories import TrajectorySet, TrajectoryWriter
 from . import make
 from .base import GoalEnv
+from .coverage import coverage
 from .policies import PolicyMix, mixed_policy
 from .rendering import gl_backend, load_mujoco
+from .workers import Fault, run_jobs
+
+COVERAGE_PATH = "meta/coverage.json"
+"""Where a set keeps its :class:`.coverage.Coverage`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +40,7 @@ class CollectConfig:
     """
 
     env: str = "tubelet/Reacher-v0"
-    """Environment id: tubelet/Reacher-v0 or tubelet/PointMaze-v0."""
+    """Environment id, as tubelet/Reacher-v0 or tubelet/PushT-v0."""
     out: str = "runs/data"
     """Folder of the trajectory set."""
     episodes: int = 600
@@ -48,13 +53,21 @@ class CollectConfig:
     """What acts."""
     seed: int = 0
     """Seed of all starts and actions."""
+    camera: str = "top"
+    """The scene's camera that films."""
     workers: int = 0
     """Processes; 0 is one per core. Does not change the result."""
+    timeout: float = 300.0
+    """Seconds an episode may take in one of several processes before it is redone."""
+    retries: int = 2
+    """How often an episode is redone whose process crashed or hung."""
 
     def __post_init__(self) -> None:
-        for name, least in {"episodes": 1, "steps": 1, "workers": 0}.items():
+        for name, least in {"episodes": 1, "steps": 1, "workers": 0, "retries": 0}.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be at least {least}")
+        if not self.timeout > 0:
+            raise ConfigError(f"timeout = {self.timeout}: must be above 0 seconds")
 
 
 def collect(config: CollectConfig) -> TrajectorySet:
@@ -62,9 +75,10 @@ def collect(config: CollectConfig) -> TrajectorySet:
 
     Raises:
         ConfigError: an unknown environment or an impossible size. DatasetError: the folder holds
-            another set, or cannot be written. RenderError: no OpenGL.
+            another set, or cannot be written. RenderError: no OpenGL. WorkerError: an episode
+            failed again and again.
     """
-    env = make(config.env, image_size=config.image_size)
+    env = _env(config)
     gl_backend()  # fail here, once, rather than in every worker
     writer = _writer(config, env)
     finished = writer.finished()
@@ -75,13 +89,15 @@ def collect(config: CollectConfig) -> TrajectorySet:
         )
     missing = [index for index in range(config.episodes) if index not in finished]
     try:
-        with _pool(config, missing) as results:
-            for _ in progress(results, "collect episodes", total=len(missing)):
-                pass
+        for _ in progress(_play(config, missing), "collect episodes", total=len(missing)):
+            pass
         writer.finalize()
+        trajectories = TrajectorySet.open(config.out)
+        measured = coverage(trajectories, env).to_json()
+        atomic_write_json(trajectories.root / COVERAGE_PATH, measured)
     except OSError as error:
         raise DatasetError(f"cannot write {config.out}: {error}") from error
-    return TrajectorySet.open(config.out)
+    return trajectories
 
 
 def run_episode(config: CollectConfig, env: GoalEnv, index: int) -> dict[str, np.ndarray]:
@@ -122,6 +138,7 @@ def _writer(config: CollectConfig, env: GoalEnv) -> TrajectoryWriter:
             "env": config.env,
             "steps": config.steps,
             "seed": config.seed,
+            "camera": config.camera,
             "policy": asdict(config.policy),
             "mujoco": load_mujoco().__version__,
         },
@@ -129,27 +146,37 @@ def _writer(config: CollectConfig, env: GoalEnv) -> TrajectoryWriter:
     )
 
 
-@contextmanager
-def _pool(config: CollectConfig, episodes: list[int]) -> Iterator[Iterable[None]]:
-    """Results of :func:`_write_episode` as they come, from this process or from several."""
+def _play(config: CollectConfig, episodes: list[int]) -> Iterator[None]:
+    """Write the episodes, in this process or in several, yielding after each."""
     workers = min(config.workers or os.cpu_count() or 1, -(-len(episodes) // 8))
-    job = functools.partial(_write_episode, config)
     if workers <= 1:
-        yield map(job, episodes)
+        yield from map(_Recorder(config), episodes)
         return
-    context = multiprocessing.get_context("spawn")  # OpenGL must not cross a fork
-    ignore_ctrl_c = (signal.SIGINT, signal.SIG_IGN)  # this process answers it, and ends the others
-    with context.Pool(workers, initializer=signal.signal, initargs=ignore_ctrl_c) as pool:
-        yield pool.imap_unordered(job, episodes, chunksize=4)
+    yield from run_jobs(
+        functools.partial(_Recorder, config),
+        episodes,
+        workers=workers,
+        seconds=config.timeout,
+        retries=config.retries,
+        on_fault=_tell,
+        name=lambda index: f"episode {index} of {config.env}",
+    )
 
 
-def _write_episode(config: CollectConfig, index: int) -> None:
-    env, writer = _tools(config)
-    writer.add_episode(index, **run_episode(config, env, index))
+def _tell(fault: Fault) -> None:
+    print(f"redone after a fault: {fault}", file=sys.stderr)
 
 
-@functools.lru_cache(maxsize=1)
-def _tools(config: CollectConfig) -> tuple[GoalEnv, TrajectoryWriter]:
-    """One environment and one writer per process."""
-    env = make(config.env, image_size=config.image_size)
-    return env, _writer(config, env)
+class _Recorder:
+    """One environment and one writer, for all episodes of a process."""
+
+    def __init__(self, config: CollectConfig):
+        self._config, self._env = config, _env(config)
+        self._writer = _writer(config, self._env)
+
+    def __call__(self, index: int) -> None:
+        self._writer.add_episode(index, **run_episode(self._config, self._env, index))
+
+
+def _env(config: CollectConfig) -> GoalEnv:
+    return make(config.env, image_size=config.image_size, camera=config.camera)

@@ -1,4 +1,4 @@
-"""Policies that make training data: coloured noise, the same held, scripted, and their mixture.
+"""Policies that make training data: coloured noise, the same held, play, experts, a mixture of all.
 
 A policy is a function ``act(t) -> action`` (float32 ``[A]`` in [-1, 1]) for one episode of one
 environment, with its own random generator.
@@ -15,6 +15,9 @@ from ..core.errors import ConfigError
 from .base import GoalEnv
 
 Policy = Callable[[int], np.ndarray]
+KINDS = ("noise", "held", "scripted", "expert")
+LINGER = 5
+"""Steps for which the expert stays at a goal before it heads for another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +29,12 @@ class PolicyMix:
     held: float = 1.0
     """Weight of coloured noise whose every action is held for ``hold`` steps."""
     scripted: float = 1.0
-    """Weight of the environment's scripted controller towards random targets."""
+    """Weight of play: the environment's scripted controller towards random targets."""
+    expert: float = 0.0
+    """Weight of the environment's expert with noise, towards goals, a new one when the last is
+    reached."""
+    expert_noise: float = 0.3
+    """Most noise added to the expert's actions; its standard deviation is drawn per episode."""
     colour: float = 1.0
     """Exponent of the noise's power spectrum 1/f^colour: 0 is white, 1 pink, 2 Brownian."""
     scale: float = 1.0
@@ -35,12 +43,14 @@ class PolicyMix:
     """Steps for which ``held`` keeps an action."""
 
     def __post_init__(self) -> None:
-        weights = {"noise": self.noise, "held": self.held, "scripted": self.scripted}
+        weights = {name: getattr(self, name) for name in KINDS}
         for name, weight in weights.items():
             if not 0 <= weight < float("inf"):
                 raise ConfigError(f"{name} = {weight}: a weight is 0 or more")
         if not any(weights.values()):
-            raise ConfigError("noise, held and scripted are all 0: give one of them a weight")
+            raise ConfigError(f"{', '.join(KINDS)} are all 0: give one of them a weight")
+        if not 0 <= self.expert_noise < float("inf"):
+            raise ConfigError(f"expert_noise = {self.expert_noise}: must be 0 or more")
         if not 0 <= self.colour <= 4:
             raise ConfigError(f"colour = {self.colour}: must be 0 (white) to 4")
         if not 0 < self.scale < float("inf"):
@@ -51,12 +61,37 @@ class PolicyMix:
 
 def mixed_policy(mix: PolicyMix, env: GoalEnv, steps: int, rng: np.random.Generator) -> Policy:
     """Draw one of the mixture's policies for an episode of ``steps`` steps."""
-    weights = np.array([mix.noise, mix.held, mix.scripted])
-    kind = rng.choice(3, p=weights / weights.sum())
-    if kind == 2:
+    weights = np.array([getattr(mix, name) for name in KINDS])
+    kind = KINDS[rng.choice(len(KINDS), p=weights / weights.sum())]
+    if kind == "scripted":
         return env.scripted_policy(rng)
-    hold = mix.hold if kind == 1 else 1
+    if kind == "expert":
+        return noisy_expert(env, rng, mix.expert_noise)
+    hold = mix.hold if kind == "held" else 1
     return noise_policy(env, steps, rng, colour=mix.colour, scale=mix.scale, hold=hold)
+
+
+def noisy_expert(env: GoalEnv, rng: np.random.Generator, noise: float) -> Policy:
+    """The expert towards the episode's goal and, when it has been there for some steps, another.
+
+    Args:
+        noise: most noise; the standard deviation is uniform on [0, noise], drawn once.
+    """
+    deviation = rng.uniform(0.0, noise)
+    expert, stayed = env.expert(rng), 0
+
+    def act(t: int) -> np.ndarray:
+        nonlocal expert, stayed
+        state = env.get_state()
+        stayed = stayed + 1 if env.success(state, env.goal_state) else 0
+        if stayed > LINGER:
+            env.remember(state)
+            env.goal_state, stayed = env.sample_goal(rng), 0
+            expert = env.expert(rng)
+        action = expert(t)
+        return np.clip(action + deviation * rng.standard_normal(action.shape), -1.0, 1.0)
+
+    return act
 
 
 def noise_policy(

@@ -143,8 +143,8 @@ class TwoRooms(GoalEnv):
                 gap[0] += side  # never stop in the door
         return gap / STEP / max(1.0, float(np.linalg.norm(gap / STEP)))
 
-    def _remember(self, state: State) -> None:
-        super()._remember(state)
+    def remember(self, state: State) -> None:
+        super().remember(state)
         self._left = bool(self.position(state)[0] < self.opening[0])
 
 
