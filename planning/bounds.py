@@ -1,4 +1,4 @@
-"""The set of allowed actions: a box, and balls around zero for groups of entries."""
+"""The set of allowed actions: a box, balls around zero, and the support of the data."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import PlanningError
+from .support import ActionSupport
 
 _SHRINK = 1 - 1e-6  # so that rounding never leaves a scaled group outside its ball
 
@@ -24,6 +25,8 @@ class ActionBounds:
         norm_groups: sizes of consecutive groups of entries, tiled over A like the box.
         max_norms: the largest Euclidean norm of each group (``inf``: none). The box of a bounded
             group must contain zero, so that shrinking towards zero stays inside the box.
+        support: of the training actions; its mean must be inside the other bounds, so that drawing
+            actions towards it stays inside them.
 
     Raises :class:`PlanningError` if the bounds do not fit ``action_dim`` or are impossible.
     """
@@ -35,7 +38,9 @@ class ActionBounds:
         high: Sequence[float],
         norm_groups: Sequence[int] = (),
         max_norms: Sequence[float] = (),
+        support: ActionSupport | None = None,
     ):
+        self.support: ActionSupport | None = None
         self.low, self.high = _tiled("low", low, action_dim), _tiled("high", high, action_dim)
         if not (torch.isfinite(self.low).all() and torch.isfinite(self.high).all()):
             raise PlanningError(f"bounds must be finite, got low = {low}, high = {high}")
@@ -48,11 +53,16 @@ class ActionBounds:
                     f"entries {start}..{stop - 1} have a norm bound, so their box must contain 0; "
                     f"got low = {low}, high = {high}"
                 )
+        if support is not None:
+            self._check_support(support, action_dim)
+            self.support = support
 
     def to(self, device: torch.device) -> ActionBounds:
         """A copy on ``device``."""
         moved = copy(self)
         moved.low, moved.high = self.low.to(device), self.high.to(device)
+        if self.support is not None:
+            moved.support = self.support.to(device)
         return moved
 
     @property
@@ -61,14 +71,32 @@ class ActionBounds:
         return (self.high - self.low) / 2
 
     def project(self, actions: Tensor) -> Tensor:
-        """Actions ``[..., A]`` brought inside: clamped to the box, then groups scaled down."""
+        """Actions ``[..., A]`` brought inside: clamped to the box, then groups scaled down, then
+        drawn towards the mean of the training actions."""
         actions = actions.clamp(self.low, self.high)
         for start, stop, max_norm in self.groups:
             group = actions[..., start:stop]
             norm = group.norm(dim=-1, keepdim=True)
             scale = torch.where(norm > max_norm, max_norm * _SHRINK / norm, 1.0)
             group.mul_(scale)
+        if self.support is not None:  # rounding may leave the box by one unit in the last place
+            actions = self.support.project(actions).clamp(self.low, self.high)
         return actions
+
+    def sample(self, uniform: Tensor) -> Tensor:
+        """Actions inside, from numbers ``[..., A]`` uniform in [0, 1): uniform in the box where it
+        is the only bound."""
+        return self.project(torch.lerp(self.low, self.high, uniform))
+
+    def _check_support(self, support: ActionSupport, action_dim: int) -> None:
+        if support.mean.shape != (action_dim,):
+            raise PlanningError(
+                f"the support is of actions of width {len(support.mean)}, not {action_dim}"
+            )
+        if not torch.equal(self.project(support.mean), support.mean):
+            raise PlanningError(
+                f"the mean of the training actions {support.mean.tolist()} is outside the bounds"
+            )
 
 
 def _tiled(key: str, values: Sequence[float], action_dim: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -12,7 +14,14 @@ from .protocol import Generators
 def standard_normal(
     generator: Generators, problems: int, shape: tuple[int, ...], device: torch.device
 ) -> Tensor:
-    """Unit Gaussian noise float32 ``[problems, *shape]`` on ``device``.
+    """Unit Gaussian noise float32 ``[problems, *shape]`` on ``device``; see :func:`uniform`."""
+    return _draw(torch.randn, generator, problems, shape, device)
+
+
+def uniform(
+    generator: Generators, problems: int, shape: tuple[int, ...], device: torch.device
+) -> Tensor:
+    """Numbers uniform in [0, 1), float32 ``[problems, *shape]`` on ``device``.
 
     With one generator per problem, problem b's noise depends on generator b alone, so a problem
     gets the same noise in any batch. Drawn where the generators live, so a CPU generator gives the
@@ -20,12 +29,22 @@ def standard_normal(
 
     Raises :class:`PlanningError` if the list has another length than ``problems``.
     """
+    return _draw(torch.rand, generator, problems, shape, device)
+
+
+def _draw(
+    sample: Callable[..., Tensor],
+    generator: Generators,
+    problems: int,
+    shape: tuple[int, ...],
+    device: torch.device,
+) -> Tensor:
     if isinstance(generator, torch.Generator):
-        noise = torch.randn(problems, *shape, generator=generator, device=generator.device)
+        noise = sample(problems, *shape, generator=generator, device=generator.device)
         return noise.to(device)
     if len(generator) != problems:
         raise PlanningError(f"{len(generator)} generators for {problems} problems: give one each")
-    draws = [torch.randn(shape, generator=one, device=one.device) for one in generator]
+    draws = [sample(shape, generator=one, device=one.device) for one in generator]
     return torch.stack(draws).to(device)
 
 

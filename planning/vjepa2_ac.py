@@ -14,6 +14,7 @@ the settings fix holds exactly in the plan (as published it is off by momentum *
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +23,12 @@ from torch import Tensor
 
 from ..core.errors import ConfigError
 from ..core.latent import Latent
+from .budget import Budget
 from .candidates import Evaluator, cheaper, check_finite, check_problem, lowest
 from .costs import LatentCost
 from .noise import standard_normal
 from .protocol import Cost, Generators, LatentDynamics, Plan
+from .search import finished
 
 ACTION = 7
 """Width of the actions: move, three angles, gripper."""
@@ -66,8 +69,12 @@ class VJEPA2ACConfig:
     """From this step of the horizon on (0 is the first), candidates close the gripper (+1, beyond
     ``max_gripper``); None: never."""
     chunk: int | None = None
-    """Most candidates per rollout call, all problems together (but at least one of each problem);
-    None for all at once. Limits memory, does not change the result."""
+    """Most candidates per rollout call, all problems together; None for all at once. Limits memory,
+    does not change the result."""
+    max_model_calls: int | None = None
+    """Budget of candidate-step predictions per problem and plan; None for no limit."""
+    max_seconds: float | None = None
+    """Budget of wall-clock seconds per plan, all problems together; None for no limit."""
 
     def __post_init__(self) -> None:
         momenta = ("mean", "std", "mean_gripper", "std_gripper")
@@ -90,6 +97,14 @@ class VJEPA2ACConfig:
             ),
             f"chunk = {self.chunk}: must be 1 or more, or None": (
                 self.chunk is None or self.chunk >= 1
+            ),
+            f"max_model_calls = {self.max_model_calls}: must be at least horizon * (elites + 1) = "
+            f"{self.horizon * (self.elites + 1)}, or None": (
+                self.max_model_calls is None
+                or self.max_model_calls >= self.horizon * (self.elites + 1)
+            ),
+            f"max_seconds = {self.max_seconds}: must be above 0 and finite, or None": (
+                self.max_seconds is None or 0 < self.max_seconds < float("inf")
             ),
         }
         for name in momenta:
@@ -115,6 +130,7 @@ class VJEPA2ACPlanner:
     """
 
     action_dim = ACTION
+    clock: Callable[[], float] = staticmethod(time.perf_counter)
 
     def __init__(self, config: VJEPA2ACConfig, cost: Cost | None = None):
         self.config, self.horizon = config, config.horizon
@@ -146,24 +162,29 @@ class VJEPA2ACPlanner:
             float32 ``[B, I]`` (lowest of each iteration), ``std_per_iteration`` float32
             ``[B, I, 4]`` (searched with, mean over the horizon), ``model_calls`` (candidate-step
             predictions per problem: H (samples * iterations + 1)), ``invalid_costs`` (NaN or
-            infinite costs over all problems, each treated as the worst) and ``seconds``.
+            infinite costs over all problems, each treated as the worst), ``seconds`` and
+            ``profile``; fewer iterations and calls where a budget ends the search.
 
         Raises:
             PlanningError: shapes that do not fit, or a problem without one finite cost.
         """
-        started = time.perf_counter()
+        began = self.clock()
         check_problem(self, dynamics, context, goal, warm_start)
+        c = self.config
         with torch.inference_mode():
-            evaluate = Evaluator(dynamics, context, goal, self.cost, self.config.chunk)
+            budget = Budget(
+                horizon=c.horizon,
+                max_calls=c.max_model_calls,
+                max_seconds=c.max_seconds,
+                began=began,
+                clock=self.clock,
+            )
+            evaluate = Evaluator(dynamics, context, goal, self.cost, budget=budget, chunk=c.chunk)
             if warm_start is None:
                 warm_start = torch.zeros(len(goal.tokens), self.horizon, ACTION)
             mean = warm_start.to(goal.tokens.device, torch.float32)[..., list(FREE)]
             actions, cost, diagnostics = self._search(evaluate, mean, generator)
-        diagnostics["model_calls"] = evaluate.model_calls
-        diagnostics["invalid_costs"] = evaluate.invalid_costs
-        diagnostics["seconds"] = time.perf_counter() - started
-        # Copies made outside inference mode are ordinary tensors, usable with autograd.
-        return Plan(actions=actions.clone(), cost=cost.clone(), diagnostics=diagnostics)
+        return finished(actions, cost, diagnostics, evaluate)
 
     def _search(
         self, evaluate: Evaluator, mean: Tensor, generator: Generators
@@ -178,11 +199,19 @@ class VJEPA2ACPlanner:
         best, best_cost = mean, mean.new_full((len(mean),), torch.inf)
         lowest_costs, stds = [], []
         for iteration in range(c.iterations):
-            stds.append(std.mean(1))
+            if iteration and evaluate.exhausted():
+                break
+            now = evaluate.budget.clock()
             noise = standard_normal(generator, len(mean), (c.samples, c.horizon, 4), mean.device)
             candidates = (mean[:, None] + std[:, None] * noise).clamp(-bound, bound)
             candidates = self._overwritten(candidates)
-            elites, cost = lowest(candidates, evaluate(_actions(candidates)), c.elites)
+            evaluate.timed("sampling", now)
+            cost = evaluate(_actions(candidates))[1]
+            if not cost.shape[1]:
+                break
+            stds.append(std.mean(1))
+            share = max(2, c.elites * cost.shape[1] // c.samples)
+            elites, cost = lowest(candidates[:, : cost.shape[1]], cost, share)
             check_finite(cost[:, 0], iteration)
             lowest_costs.append(cost[:, 0])
             best, best_cost = cheaper(best, best_cost, elites[:, 0], cost[:, 0])
@@ -192,7 +221,8 @@ class VJEPA2ACPlanner:
 
         mean[..., 3].masked_fill_(mean[..., 3].abs() < c.gripper_dead_zone, 0.0)
         mean = self._overwritten(mean)
-        cost = evaluate(_actions(mean)[:, None])[:, 0]
+        final = evaluate(_actions(mean)[:, None], reserve=0)[1]
+        cost = final[:, 0] if final.shape[1] else torch.full_like(best_cost, torch.inf)
         usable = torch.isfinite(cost)
         plan = torch.where(usable[:, None, None], mean, best)
         diagnostics = {
