@@ -14,7 +14,8 @@ the same numbers: the losses must agree.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -171,7 +172,7 @@ def plain_loss(model: PlainVJEPA, video: Tensor, kinds: Sequence[MaskIds]) -> Te
         context = model.encoder(pixels, grid, masks.context)
         predicted = model.predictor(context, masks, grid, index)
         wanted = targets.gather(1, masks.target.unsqueeze(-1).expand_as(predicted))
-        losses.append((predicted - wanted).abs().mean())
+        losses.append((predicted.float() - wanted.float()).abs().mean())
     return torch.stack(losses).mean()
 
 
@@ -195,9 +196,11 @@ def plain_step(
     video: Tensor,
     kinds: Sequence[MaskIds],
     momentum: float,
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> float:
-    """One training step; returns the loss."""
-    loss = plain_loss(model, video, kinds)
+    """One training step; returns the loss. ``autocast`` is open during the forward passes."""
+    with autocast():
+        loss = plain_loss(model, video, kinds)
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

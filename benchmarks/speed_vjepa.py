@@ -6,6 +6,7 @@ Outputs and losses are compared before anything is timed; a difference is an err
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -148,32 +149,37 @@ def train_step(
     repeats: int = 5,
     sizes: Sequence[Size] = TRAIN_SIZES,
     threads: Sequence[int] = (1, 2),
+    precisions: Sequence[str] = ("fp32", "bf16"),
     profiled: bool = True,
 ) -> dict[str, Any]:
     """One step of V-JEPA 2's training: losses, gradients, AdamW, moving average.
 
     Three take turns from equal weights, on the same clips and masks: the plain step with the
     activations recomputed in the backward pass, as in every published pretraining run; the plain
-    step; ours. Masks are drawn beforehand. Raises TubeletError unless first losses agree to 1e-5.
+    step; ours. All three in float32, then all three in bfloat16 autocast (the published precision).
+    Masks are drawn beforehand. Raises TubeletError unless first losses agree, to 1e-5 (fp32) or
+    2e-3 (bf16).
     """
     rows, profiles = [], {}
-    for size in sizes:
-        for count in threads:
-            steps, losses = _steps(size)
-            spread = max(losses) - min(losses)
-            if not spread < 1e-5:
-                raise TubeletError(f"{size}: losses differ by {spread:.1e}: {losses}")
-            with _threads(count):
-                timed = interleaved(steps, repeats)
-            row = _row(f"{size}, {_plural(count)}", timed, "s/step")
-            rows.append(row | {"first_losses": losses, "largest_difference": spread})
-        if profiled and size is sizes[-1]:
+    for size, precision, count in itertools.product(sizes, precisions, threads):
+        steps, losses = _steps(size, precision)
+        spread = max(losses) - min(losses)
+        if not spread < {"fp32": 1e-5, "bf16": 2e-3}[precision]:
+            raise TubeletError(f"{size}, {precision}: losses differ by {spread:.1e}: {losses}")
+        with _threads(count):
+            timed = interleaved(steps, repeats)
+        row = _row(f"{size}, {precision}, {_plural(count)}", timed, "s/step")
+        rows.append(row | {"first_losses": losses, "largest_difference": spread})
+        if profiled and size is sizes[-1] and count == threads[-1]:
             with _threads(1):
-                profiles = {name: _profile(steps[name]) for name in ("plain", "tubelet")}
+                for name in ("plain", "tubelet"):
+                    profiles[f"{name}, {precision}"] = _profile(steps[name])
     return {"benchmark": "train_step", "rows": rows, "profile": profiles}
 
 
-def _steps(size: Size) -> tuple[dict[str, Callable[[], object]], list[float]]:
+def _steps(
+    size: Size, precision: str = "fp32"
+) -> tuple[dict[str, Callable[[], object]], list[float]]:
     """The alternatives as functions of nothing, and the loss of each at the common start."""
     config = EncoderConfig(width=size.width, depth=size.depth, heads=size.heads)
     width, depth, heads = size.predictor
@@ -187,8 +193,12 @@ def _steps(size: Size) -> tuple[dict[str, Callable[[], object]], list[float]]:
     kinds = [MaskIds(s.context, s.targets[0]) for s in selections]
     optim, optimizer = OptimConfig(), make_optimizer(model, OptimConfig())
 
+    def autocast() -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+
     def loss() -> Tensor:
-        return model.objective(model.predict(video, grid, selections))["loss"]
+        with autocast():
+            return model.objective(model.predict(video, grid, selections))["loss"]
 
     def ours() -> float:
         value = loss()
@@ -203,20 +213,27 @@ def _steps(size: Size) -> tuple[dict[str, Callable[[], object]], list[float]]:
         "plain": PlainVJEPA(model.encoder, model.predictor),
     }
     with torch.no_grad():
-        losses = [plain_loss(plain, video, kinds).item() for plain in plains.values()]
+        with autocast():
+            losses = [plain_loss(plain, video, kinds).item() for plain in plains.values()]
         losses.append(loss().item())
     momentum = model.target.config.momentum[0]
     steps: dict[str, Callable[[], object]] = {
-        name: _plain(plain, optim, video, kinds, momentum) for name, plain in plains.items()
+        name: _plain(plain, optim, video, kinds, momentum, autocast)
+        for name, plain in plains.items()
     }
     return steps | {"tubelet": ours}, losses
 
 
 def _plain(
-    model: PlainVJEPA, optim: OptimConfig, video: Tensor, kinds: list[MaskIds], momentum: float
+    model: PlainVJEPA,
+    optim: OptimConfig,
+    video: Tensor,
+    kinds: list[MaskIds],
+    momentum: float,
+    autocast: Callable[[], torch.autocast],
 ) -> Callable[[], float]:
     optimizer = plain_optimizer(model, optim)
-    return lambda: plain_step(model, optimizer, video, kinds, momentum)
+    return lambda: plain_step(model, optimizer, video, kinds, momentum, autocast)
 
 
 def _profile(step: Callable[[], object], top: int = 15) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from . import cpu_attention
 from .positions import Rotation
 
 Sets = Sequence[tuple[int, int]]
@@ -64,7 +65,10 @@ class Attention(nn.Module):
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    if mask is None and cpu_attention.suits(q):
+        x = cpu_attention.attention(q, k, v)
+    else:
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     return x.transpose(1, 2).flatten(2)
 
 
@@ -93,7 +97,7 @@ def split_heads(
     """
     sizes = [qkv.shape[1]] if sizes is None else list(sizes)
     trained = torch.is_grad_enabled() and qkv.requires_grad
-    if rotation is not None and trained and not (rotation.paired and qkv.dtype == torch.float32):
+    if rotation is not None and trained and not rotation.paired:
         (q, k), v = rotation(qkv[:, :, :2]).unbind(2), qkv[:, :, 2]
         cuts = zip(q.split(sizes, 1), k.split(sizes, 1), v.split(sizes, 1), strict=True)
         return tuple(x for cut in cuts for x in cut)

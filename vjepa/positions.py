@@ -100,7 +100,13 @@ class Rotation:
         With ``paired`` a complex product turns them, to the last rounding the same. Otherwise the
         partner comes from ``i conj(z)``, which is exact: imported V-JEPA 2 keeps its bits.
         """
-        if x.dtype != torch.float32 or x.device.type not in ("cpu", "cuda"):
+        if x.device.type not in ("cpu", "cuda"):
+            x.copy_(self(x))
+        elif self.paired and x.dtype in (torch.bfloat16, torch.float16):
+            exact = x.float()
+            as_complex(exact).mul_(self.turn)
+            x.copy_(exact)
+        elif x.dtype != torch.float32:
             x.copy_(self(x))
         elif self.paired:
             as_complex(x).mul_(self.turn)

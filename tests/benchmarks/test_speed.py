@@ -72,13 +72,14 @@ def test_encoder_benchmark_without_transformers_says_how_to_get_it(monkeypatch):
 
 def test_training_benchmark_starts_from_equal_losses_and_profiles():
     result = speed_vjepa.train_step(repeats=1, sizes=(TINY,), threads=(1,))
-    (row,) = result["rows"]
+    row, low = result["rows"]
     assert row["largest_difference"] < 1e-5
+    assert low["setting"].endswith("bf16, 1 thread")
     assert list(row["values"]["cpu"]) == ["plain, activations recomputed", "plain", "tubelet"]
     assert list(row["ratios"])[1] == "plain / tubelet"
     table = speed.profile_table(result["profile"])
     assert "addmm" in table
-    assert table.startswith("plain\n")
+    assert table.startswith("plain, fp32\n")
 
 
 def test_mask_benchmark_checks_what_it_times(monkeypatch):

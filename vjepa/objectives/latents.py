@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Literal, TypeVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -50,9 +50,28 @@ class Latents:
     rollout_target: Tensor | None = None
     """What ``rollout`` should be; same shape."""
 
+    @property
+    def device_type(self) -> str:
+        """Where its tensors are: cpu, cuda, …"""
+        values = (getattr(self, name) for name in sorted(FIELDS))
+        firsts = (v[0] if isinstance(v, tuple) else v for v in values if v is not None)
+        return next((first.device.type for first in firsts), "cpu")
+
+    def full_precision(self) -> Latents:
+        """The same with bfloat16 and float16 tensors as float32: losses are means over millions of
+        elements, of which bfloat16 keeps two or three digits."""
+        return replace(self, **{name: _full(getattr(self, name)) for name in FIELDS})
+
 
 FIELDS = frozenset(field.name for field in fields(Latents)) - {"step", "global_views"}
 """The fields a driver may provide."""
+
+
+def _full(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_full(part) for part in value)
+    low = isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
+    return value.float() if low else value
 
 
 def samples(latents: Latents, on: Source, *, flat: bool) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from ...core.errors import ConfigError
@@ -120,11 +121,16 @@ class Objective(nn.Module):
         return frozenset().union(*(term.needs for term in self._terms().values()))
 
     def forward(self, latents: Latents) -> dict[str, Tensor]:
-        """Each term (unweighted), what it logs as ``term_name``, and ``loss``, the weighted sum."""
+        """Each term (unweighted), what it logs as ``term_name``, and ``loss``, the weighted sum.
+
+        Computed in float32 (or float64), also under autocast.
+        """
+        latents = latents.full_precision()
         out: dict[str, Tensor] = {}
         total: Tensor | None = None
         for name, term in self._terms().items():
-            value, logs = term(latents)
+            with torch.autocast(latents.device_type, enabled=False):
+                value, logs = term(latents)
             part = self.config.terms()[name].weight_at(latents.step) * value
             total = part if total is None else total + part
             out[name] = value

@@ -47,6 +47,8 @@ def normalise(tokens: Tensor, config: TargetConfig) -> Tensor:
         return tokens
     if tokens.shape[-1] % config.levels:
         raise ConfigError(f"levels = {config.levels} does not divide {tokens.shape[-1]} channels")
+    if tokens.dtype in (torch.bfloat16, torch.float16):
+        tokens = tokens.float()
     split = tokens.unflatten(-1, (config.levels, -1))
     return F.layer_norm(split, split.shape[-1:]).flatten(-2)
 

@@ -251,3 +251,22 @@ def test_as_part_of_a_command_line(capsys):
         parse(Run, ["--help"], "train")
     assert stop.value.code == 0
     assert "--objective.target.momentum" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", sorted(set(PRESETS) - {"lewm", "pldm"}))
+def test_losses_are_float32_of_bfloat16_latents_under_autocast(name):
+    """Rounded to bfloat16, a loss of 0.8 moves in steps of 0.004."""
+
+    def at(dtype):
+        def cast(value):
+            if isinstance(value, tuple):
+                return tuple(map(cast, value))
+            return value.bfloat16().to(dtype) if isinstance(value, torch.Tensor) else value
+
+        return Latents(**{k: cast(getattr(KNOWN, k)) for k in FIELDS}, step=0, global_views=2)
+
+    objective = Objective(preset(name), FIELDS, latent_dim=D, action_dim=2)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = objective(at(torch.bfloat16))["loss"]
+    assert low.dtype == torch.float32
+    assert torch.equal(low, objective(at(torch.float32))["loss"])
