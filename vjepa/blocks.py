@@ -56,9 +56,9 @@ class Attention(nn.Module):
         sets: Sets | None = None,
     ) -> Tensor:
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
-        if sets is None:
+        if sets is None or _varlen(qkv):
             q, k, v = split_heads(qkv, rotation)
-            return self.attend(q, k, v, mask)
+            return self.attend(q, k, v, mask) if sets is None else self.proj(_each(q, k, v, sets))
         parts = split_heads(qkv, rotation, [samples * tokens for samples, tokens in sets])
         return self.proj(_packed(parts, sets))
 
@@ -79,6 +79,23 @@ def _packed(parts: Sequence[Tensor], sets: Sets) -> Tensor:
         q, k, v = (x.squeeze(0).unflatten(0, shape) for x in parts[3 * i : 3 * i + 3])
         out.append(_attend(q, k, v, None).flatten(0, 1))
     return torch.cat(out).unsqueeze(0)
+
+
+def _varlen(qkv: Tensor) -> bool:
+    """Whether attention within sets can be one kernel: on CUDA, in half precision."""
+    return qkv.is_cuda and qkv.dtype in (torch.bfloat16, torch.float16)
+
+
+def _each(q: Tensor, k: Tensor, v: Tensor, sets: Sets) -> Tensor:
+    """Attention within each sample of each set, as one kernel: ``[1, total, h, d]`` to
+    ``[1, total, D]``."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    lengths = [tokens for samples, tokens in sets for _ in range(samples)]
+    ends = torch.tensor([0, *lengths]).cumsum(0).to(q.device, torch.int32, non_blocking=True)
+    longest = max(lengths)
+    x = varlen_attn(q[0], k[0], v[0], ends, ends, longest, longest)
+    return x.flatten(1).unsqueeze(0)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def split_heads(

@@ -148,13 +148,20 @@ class TubeletEncoder(nn.Module):
         return self._blocks(x, rotation, None, all_levels)
 
     def packed(
-        self, video: Tensor, keeps: Sequence[Tensor], *, all_levels: bool = False
+        self,
+        video: Tensor,
+        keeps: Sequence[Tensor],
+        samples: Sequence[int | None] | None = None,
+        *,
+        all_levels: bool = False,
     ) -> list[Tensor]:
         """Encode several selections of the same clips in one pass; as ``forward(video, keep)`` for
-        each of ``keeps``, int64 ``[B, K_i]``, with whatever works token by token done once."""
+        each of ``keeps``, int64 ``[B, K_i]``, with whatever works token by token done once.
+
+        A selection whose entry in ``samples`` is a number is of that clip alone, ``[1, K_i]``.
+        """
         grid = self.grid(video)
-        embedded = self._embed_kept(video, grid, torch.cat(list(keeps), dim=1))
-        parts = embedded.split([keep.shape[1] for keep in keeps], dim=1)
+        parts = self._embed_selections(video, grid, keeps, samples or [None] * len(keeps))
         placed = [self._place(x, grid, keep) for x, keep in zip(parts, keeps, strict=True)]
         x = torch.cat([x.flatten(0, 1) for x, _ in placed]).unsqueeze(0)
         rotation = pack_rotations([rotation for _, rotation in placed])
@@ -194,6 +201,19 @@ class TubeletEncoder(nn.Module):
         patches = patches.gather(1, keep.unsqueeze(-1).expand(-1, -1, patches.shape[-1]))
         x = self._linear(self.embedding(video), patches)
         return x + self._mark(video) if self.config.modality else x
+
+    def _embed_selections(
+        self, video: Tensor, grid: Grid, keeps: Sequence[Tensor], samples: Sequence[int | None]
+    ) -> Sequence[Tensor]:
+        """Tokens ``[B, K_i, D]`` of each selection."""
+        if all(sample is None for sample in samples):
+            embedded = self._embed_kept(video, grid, torch.cat(list(keeps), dim=1))
+            return embedded.split([keep.shape[1] for keep in keeps], dim=1)
+        pairs = zip(samples, keeps, strict=True)
+        return [
+            self._embed_kept(video if n is None else video[n : n + 1], grid, keep)
+            for n, keep in pairs
+        ]
 
     def _mark(self, video: Tensor) -> Tensor:
         return self.image_mark if video.shape[1] == 1 else self.video_mark

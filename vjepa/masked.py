@@ -12,12 +12,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from .diagnostics import embedding_report, pixel_probe
 from .encoder import EncoderConfig, TubeletEncoder
 from .mask_images import ImageMaskConfig, sample_image_masks
-from .masks import MaskConfig, context_distance, long_range, sample_masks, short_range
+from .masks import (
+    MaskConfig,
+    context_distance,
+    long_range,
+    sample_masks,
+    sample_packed_masks,
+    short_range,
+)
 from .objectives import Latents, Objective, ObjectiveConfig, Target
 from .parallel import WHOLE, Part
 from .positions import Grid
@@ -38,6 +46,12 @@ class MaskingConfig:
     image: ImageMaskConfig = field(default_factory=ImageMaskConfig)
     """The image style."""
 
+    @property
+    def ragged(self) -> bool:
+        """Whether samples keep the lengths that were drawn. Each is then a set of its own, and the
+        loss is the mean over samples of the mean over a sample's tokens."""
+        return self.style == "video" and "ragged" in (self.short.equalise, self.long.equalise)
+
 
 class Selection(NamedTuple):
     """One context and the token sets to predict from it."""
@@ -48,6 +62,17 @@ class Selection(NamedTuple):
     """int64 ``[B, M_j]`` each."""
     mask_index: int
     """Mask token that stands in for the targets."""
+    sample: int | None = None
+    """Of ragged masks: the one sample of the batch that this is for (B is 1); None: all B."""
+
+    def rows(self, rows: slice) -> Selection | None:
+        """Its share in these samples of the batch, which become the first ones; None: no share."""
+        if self.sample is None:
+            return self._replace(
+                context=self.context[rows], targets=tuple(ids[rows] for ids in self.targets)
+            )
+        inside = rows.start <= self.sample < rows.stop
+        return self._replace(sample=self.sample - rows.start) if inside else None
 
 
 def draw(
@@ -58,9 +83,21 @@ def draw(
     if config.style == "image":
         masks = sample_image_masks(config.image, grid, batch, name="image", **where)
         return [Selection(masks.context, tuple(masks.targets), 0)]
-    kinds = enumerate((("short", config.short), ("long", config.long)))
-    drawn = [(i, sample_masks(kind, grid, batch, name=name, **where)) for i, (name, kind) in kinds]
-    return [Selection(masks.context, (masks.target,), i) for i, masks in drawn]
+    kinds = list(enumerate((("short", config.short), ("long", config.long))))
+    if config.ragged:
+        drawn = [
+            (i, sample_packed_masks(kind, grid, batch, name=name, **where))
+            for i, (name, kind) in kinds
+        ]
+        return [
+            Selection(context[None], (target[None],), i, n)
+            for i, masks in drawn
+            for n, (context, target) in enumerate(
+                zip(masks.context.split(), masks.target.split(), strict=True)
+            )
+        ]
+    same = [(i, sample_masks(kind, grid, batch, name=name, **where)) for i, (name, kind) in kinds]
+    return [Selection(masks.context, (masks.target,), i) for i, masks in same]
 
 
 class MaskedModel(nn.Module):
@@ -117,11 +154,8 @@ class MaskedModel(nn.Module):
         grid = self.encoder.grid(video)
         batch, rows = len(video) * part.of, part.rows(len(video))
         whole = draw(self.masking, grid, batch, seed=self.seed, first_sample=step * batch)
-        selections = [
-            Selection(s.context[rows], tuple(ids[rows] for ids in s.targets), s.mask_index)
-            for s in whole
-        ]
-        return self.predict(video, grid, selections, step)
+        parts = (selection.rows(rows) for selection in whole)
+        return self.predict(video, grid, [s for s in parts if s is not None], step)
 
     def predict(
         self, video: Tensor, grid: Grid, selections: list[Selection], step: int = 0
@@ -129,24 +163,32 @@ class MaskedModel(nn.Module):
         """As :meth:`latents`, for masks that were drawn already."""
         wanted = self.targets(video)
         keeps = [s.context.to(video.device) for s in selections]
-        contexts = self.encoder.packed(video, keeps, all_levels=self.levels)
+        samples = [s.sample for s in selections]
+        contexts = self.encoder.packed(video, keeps, samples, all_levels=self.levels)
         jobs = [
             MaskedJob(context, keep, ids.to(video.device), s.mask_index)
             for s, keep, context in zip(selections, keeps, contexts, strict=True)
             for ids in s.targets
         ]
+        clips = [
+            wanted if s.sample is None else wanted[s.sample : s.sample + 1]
+            for s in selections
+            for _ in s.targets
+        ]
         out = self.predictor.packed(jobs, grid, image=video.shape[1] == 1)
         latents = Latents(
             step=step,
             pred=tuple(target for target, _ in out),
-            target=tuple(_at(wanted, job.target_ids) for job in jobs),
+            target=tuple(_at(x, job.target_ids) for x, job in zip(clips, jobs, strict=True)),
         )
         if not self.predictor.config.context_head:
             return latents
         return replace(
             latents,
             context_pred=tuple(context for _, context in out if context is not None),
-            context_target=tuple(_at(wanted, job.context_ids) for job in jobs),
+            context_target=tuple(
+                _at(x, job.context_ids) for x, job in zip(clips, jobs, strict=True)
+            ),
             context_distance=tuple(
                 context_distance(job.context_ids, job.target_ids, grid) for job in jobs
             ),
@@ -169,14 +211,17 @@ class MaskedModel(nn.Module):
         each token's batch mean; under 1 the context is being used.
         """
         grid = self.encoder.grid(video)
-        (first, *_) = draw(self.masking, grid, len(video), seed=self.seed, first_sample=step)
-        latents = self.predict(video, grid, [first._replace(targets=first.targets[:1])])
+        drawn = draw(self.masking, grid, len(video), seed=self.seed, first_sample=step)
+        first = [s._replace(targets=s.targets[:1]) for s in drawn if s.mask_index == 0]
+        latents = self.predict(video, grid, first)
         assert latents.pred is not None
         assert latents.target is not None
-        (predicted,), (wanted,) = latents.pred, latents.target
+        predicted, wanted = torch.cat(latents.pred, dim=1), torch.cat(latents.target, dim=1)
         targets = self.targets(video)
-        mean = targets.mean(0, keepdim=True).expand_as(targets)
-        baseline = (_at(mean, first.targets[0].to(video.device)) - wanted).abs().mean()
+        mean = targets.mean(0, keepdim=True)
+        ids = [s.targets[0].to(video.device) for s in first]
+        guess = torch.cat([_at(mean.expand(len(i), -1, -1), i) for i in ids], dim=1)
+        baseline = (guess - wanted).abs().mean()
         error = (predicted - wanted).abs().mean()
         return embedding_report(wanted, predicted) | {
             "pixel_r2": pixel_probe(targets, video),
