@@ -1,0 +1,299 @@
+"""What does a tiny V-JEPA learn from moving shapes, and is predicting latents worth it?
+
+    python -m tubelet.benchmarks.video_study --preset small --out runs/video_study
+    python -m tubelet.benchmarks.video_study --preset debug --out /tmp/video_study
+
+An encoder is pretrained on generated videos without labels, in two arms that differ only in what
+they predict of hidden tubelets: latents of the encoder's moving average, or pixels
+(:mod:`.video_arms`). Frozen linear and attentive probes (:mod:`.video_probes`) then read direction,
+speed, shape and count off clips that no encoder has seen: of both arms at several moments of
+training, of the same encoder before training, and of principal components of the pixels. The same
+once more with few labels. A seed names weights, clips and the probes' split alike, so that
+differences are paired.
+
+Resumable: finished arms and seeds are kept below ``--out``, and the command goes on where it
+stopped. ``--arms latent --seeds-from 1 --seeds 1`` runs just that part, so that parts can run side
+by side; tables are made of all scores that are there.
+
+Writes ``scores/*.json``, ``results/*.json`` (tables, for reports) and ``tables.md``.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from ..core.config import did_you_mean
+from ..core.errors import ConfigError
+from ..core.io import atomic_write_json, atomic_write_text
+from ..datasets.corpus import CorpusIndex, index_corpus
+from ..datasets.synthetic.make import Factors, MovingShapesConfig, make_moving_shapes
+from ..vjepa.corpus_facts import pixel_stats
+from ..vjepa.encoder import TubeletEncoder
+from ..vjepa.positions import sincos_table
+from .objective_study import encode, untrained
+from .objective_tables import to_markdown
+from .probes import pca_features
+from .results import Table, save_result
+from .video_arms import (
+    ARMS,
+    ArmConfig,
+    arm_config,
+    load_snapshot,
+    snapshots,
+    step_cost,
+    train_arm,
+    tubelets,
+)
+from .video_probes import ProbeConfig, Split, attentive_probe, few_labels, linear_probe, split_clips
+from .video_tables import study_tables
+
+FACTORS = ("direction", "speed", "shape", "count")
+"""What the probes read."""
+FLOORS = ("untrained", "pixel PCA")
+"""What a trained encoder has to beat: itself before training, and components of the pixels."""
+HELD = ("occlusion", "camera")
+"""Factors of the scenes that do not vary: no bars, a camera that stands still."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoStudyConfig:
+    """Train every arm with every seed, probe, and print the tables."""
+
+    preset: Literal["small", "debug"] = "small"
+    """small: the study, minutes for each arm and seed. debug: all of it runs, nothing is learnt."""
+    out: str = "runs/video_study"
+    """Folder of everything."""
+    arms: tuple[str, ...] = (*ARMS, *FLOORS)
+    """What to train and probe: latent, pixels, untrained, "pixel PCA"."""
+    seeds: int = 3
+    """How many seeds."""
+    seeds_from: int = 0
+    """The first of them."""
+    threads: int = 1
+    """Torch threads; 0 leaves them alone."""
+
+    def __post_init__(self) -> None:
+        if self.seeds < 1 or self.seeds_from < 0:
+            raise ConfigError(
+                f"seeds = {self.seeds} must be at least 1 and seeds_from = {self.seeds_from} at "
+                "least 0"
+            )
+        if self.preset not in SIZES:
+            raise ConfigError(f"preset = {self.preset!r}: choose one of {', '.join(SIZES)}")
+        every = (*ARMS, *FLOORS)
+        for name in self.arms:
+            if name not in every:
+                hint = did_you_mean(name, every)
+                raise ConfigError(f"arms: no {name!r}{hint}; choose of {', '.join(every)}")
+        if not self.arms:
+            raise ConfigError(f"arms = (): name some of {', '.join(every)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How large the study is."""
+
+    videos: int
+    """Generated videos to train on."""
+    probes: int
+    """Further ones to probe."""
+    labels: int
+    """Clips of each class in the probes with few labels."""
+    length: int = 20
+    """Frames of a video."""
+    training: ArmConfig = field(default_factory=ArmConfig)
+    """The encoder and its training."""
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    """The training of attentive probes."""
+
+
+SIZES = {
+    "small": Size(videos=2000, probes=1200, labels=12),
+    "debug": Size(
+        videos=24,
+        probes=200,
+        labels=2,
+        training=ArmConfig(steps=8, batch=4),
+        probe=ProbeConfig(epochs=1, few_epochs=1, lrs=(1e-3,), penalties=(0.1,)),
+    ),
+}
+"""By preset."""
+
+Train = Callable[[str, ArmConfig, CorpusIndex, Path, Path, int], None]
+"""``train(arm, config, videos, cache, run folder, seed)``, as :func:`.video_arms.train_arm`."""
+
+
+def run_video_study(config: VideoStudyConfig, train: Train = train_arm) -> list[Table]:
+    """Do all of ``config`` that is not done yet; the tables of everything in the folder.
+
+    Raises:
+        ConfigError, DatasetError: ``out`` holds scores or data of other settings.
+    """
+    out, size = Path(config.out), SIZES[config.preset]
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    study: _Study | None = None
+    for seed in range(config.seeds_from, config.seeds_from + config.seeds):
+        for name in config.arms:
+            path = out / "scores" / f"{name.replace(' ', '-')}-{seed}.json"
+            settings = {"arm": name, "seed": seed, "preset": config.preset} | _plain(size)
+            if not path.exists():
+                study = study or _Study(out, size, train)
+                atomic_write_json(path, {"settings": settings} | study.judge(name, seed))
+            _check(path, settings)
+    scores = [json.loads(p.read_text("utf-8")) for p in sorted((out / "scores").glob("*.json"))]
+    tables = study_tables(scores, FACTORS)
+    for number, table in enumerate(tables):
+        save_result(out, table, name=f"video-study-{number}")
+    atomic_write_text(out / "tables.md", "\n".join(map(to_markdown, tables)))
+    return tables
+
+
+class _Study:
+    """The videos, and everything that is done with one arm and one seed."""
+
+    def __init__(self, out: Path, size: Size, train: Train):
+        self.out, self.size, self.train = out, size, train
+        self.films, self.cache, _ = self._videos("train", size.videos, seed=0)
+        probed, cache, factors = self._videos("probe", size.probes, seed=1)
+        mean, std = pixel_stats(self.films, seed=0)
+        encoder = replace(size.training.encoder, pixel_mean=mean, pixel_std=std)
+        self.arm = replace(size.training, encoder=encoder)
+        frames = np.arange(self.arm.frames) * self.arm.frame_step
+        shown = probed.decode_to_cache(cache, self.arm.size)
+        self.clips = np.stack([shown.read(number, frames) for number in range(len(probed))])
+        self.labels = _labels(probed, factors)
+
+    def judge(self, name: str, seed: int) -> dict[str, Any]:
+        """Checkpoints with their probes, the probes with few labels, and seconds of processor time
+        (of this process)."""
+        started = time.process_time()
+        if name in ARMS:
+            folder = self.out / "runs" / f"{name}-{seed}"
+            self.train(name, self.arm, self.films, self.cache, folder, seed)
+            trained = time.process_time()
+            config = arm_config(name, self.arm, seed)
+            steps, cost = snapshots(config), step_cost(config, self.arm)
+            parts = ((n, self._encoded(load_snapshot(self.arm, folder, n))) for n in steps)
+        else:
+            trained, cost = started, 0.0
+            parts = iter([(0, self._floor(name, seed))])
+        split, checkpoints = split_clips(len(self.clips), seed), []
+        views: dict[str, np.ndarray] = {}
+        for step, views in parts:
+            probes = self._probes(views, self.labels, split, seed, self.size.probe.epochs)
+            checkpoints.append({"steps": step, "flops": step * cost, "probes": probes})
+        return {
+            "checkpoints": checkpoints,
+            "few": self._few(views, split, seed),
+            "train_seconds": trained - started,
+            "probe_seconds": time.process_time() - trained,
+        }
+
+    def _probes(
+        self,
+        views: dict[str, np.ndarray],
+        labels: dict[str, np.ndarray],
+        split: Split,
+        seed: int,
+        epochs: int,
+    ) -> dict[str, dict[str, float]]:
+        """Test accuracy by readout and factor."""
+        attentive = attentive_probe(
+            views["attentive"], labels, split, self.size.probe, epochs=epochs, seed=seed
+        )
+        linear = linear_probe(views["linear"], labels, split, self.size.probe)
+        return {"linear": linear, "attentive": attentive}
+
+    def _few(
+        self, views: dict[str, np.ndarray], split: Split, seed: int
+    ) -> dict[str, dict[str, float]]:
+        """The same with few labels, factor by factor: each has its own balanced clips."""
+        found: dict[str, dict[str, float]] = {"linear": {}, "attentive": {}}
+        for factor, labels in self.labels.items():
+            some = few_labels(split, labels, self.size.labels, seed)
+            epochs = self.size.probe.few_epochs
+            for readout, values in self._probes(
+                views, {factor: labels}, some, seed, epochs
+            ).items():
+                found[readout] |= values
+        return found
+
+    def _encoded(self, encoder: TubeletEncoder) -> dict[str, np.ndarray]:
+        tokens = encode(encoder, self.clips).astype(np.float16)
+        return {"linear": tokens, "attentive": tokens}
+
+    def _floor(self, name: str, seed: int) -> dict[str, np.ndarray]:
+        """What each readout reads, float16 ``[M, N, D]``."""
+        if name == "untrained":
+            return self._encoded(untrained(TubeletEncoder(self.arm.encoder), seed))
+        return pixel_components(self.clips, self.arm, split_clips(len(self.clips), seed).train)
+
+    def _videos(self, kind: str, count: int, seed: int) -> tuple[CorpusIndex, Path, Factors]:
+        """The index of generated videos, the folder of their decoded frames, their factors."""
+        folder, side = self.out / "data" / kind, self.size.training.size
+        wanted = MovingShapesConfig(
+            count=count, size=side, frames=self.size.length, hold=HELD, gop=20, seed=seed
+        )
+        factors = make_moving_shapes(folder, wanted)
+        films = index_corpus(folder / "videos", cache_path=folder / "index.jsonl", max_bad_share=0)
+        cache = folder / "frames"
+        films.decode_to_cache(cache, side)
+        return films, cache, factors
+
+
+def pixel_components(clips: np.ndarray, arm: ArmConfig, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Principal components of pixels, as wide as the encoder, fitted on ``rows``; float16.
+
+    For the linear probe, of whole clips: ``[M, 1, D]``. For the attentive one, of single tubelets
+    with the sin-cos table of their places added, ``[M, N, D]``: a set of tubelets that does not say
+    where they are would hide all motion from it.
+    """
+    grid, width = arm.encoder.grid(*clips.shape[1:4]), arm.encoder.width
+    whole = pca_features(clips, min(width, len(rows)), fit_rows=rows)
+    cut = tubelets(torch.from_numpy(clips), grid).numpy()
+    flat = cut.reshape(-1, cut.shape[-1])
+    fit = (rows[:, None] * grid.size + np.arange(grid.size)).ravel()
+    parts = pca_features(flat, min(width, flat.shape[-1]), fit_rows=fit)
+    parts = np.pad(parts, ((0, 0), (0, width - parts.shape[1])))
+    places = sincos_table(grid, width, torch.device("cpu")).numpy()
+    tokens = (parts / parts[fit].std()).reshape(len(clips), grid.size, width) + places
+    scaled = whole / whole[rows].std(0).clip(1e-6)
+    return {"linear": scaled[:, None].astype(np.float16), "attentive": tokens.astype(np.float16)}
+
+
+def _labels(films: CorpusIndex, factors: Factors) -> dict[str, np.ndarray]:
+    """Class numbers int64 ``[M]`` by factor, in the order of ``films``."""
+    place = {path: number for number, path in enumerate(factors.paths)}
+    rows = [place[str(Path(entry.path).absolute())] for entry in films.entries]
+    return {name: factors.columns[name][rows].astype(np.int64) for name in FACTORS}
+
+
+def _plain(size: Size) -> dict[str, Any]:
+    return json.loads(json.dumps(asdict(size)))
+
+
+def _check(path: Path, settings: dict[str, Any]) -> None:
+    stored = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    changed = [
+        f"{key} = {stored.get(key)}, not {value}"
+        for key, value in settings.items()
+        if stored.get(key) != value
+    ]
+    if changed:
+        raise ConfigError(f"{path} was made with {'; '.join(changed)}: name another --out")
+
+
+if __name__ == "__main__":
+    import tyro
+
+    for table in run_video_study(tyro.cli(VideoStudyConfig, description=__doc__)):
+        print(to_markdown(table))
