@@ -4,8 +4,8 @@
 ...     video.num_frames, video.timestamps[:2], video.get_frames([7, 3]).shape
 (100, array([0.  , 0.04]), (2, 240, 320, 3))
 
-Both backends return the same RGB bytes. Times, frame count and size come from one pass over the
-packets (:mod:`.timeline`) for both; the backend only turns frame numbers into pixels.
+Both backends return the same RGB bytes at full size. Times, frame count and size come from one pass
+over the packets (:mod:`.timeline`) for both; the backend only turns frame numbers into pixels.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ..core.errors import ConfigError, VideoDecodeError
+from .image_file import read_image
+from .storage import as_part, is_remote, open_binary
 from .timeline import VideoInfo, open_container, said, scan
 
 Backend = Literal["auto", "pyav", "decord"]
@@ -32,7 +34,7 @@ def open_video(
     """Open a video file; close the reader, or use it as a context manager.
 
     Args:
-        path: a local file.
+        path: a local file, or another address (:mod:`.storage`).
         backend: ``auto`` is PyAV, which is always there and reads most. A backend that is named
             and cannot be imported is an error; nothing falls through to another one.
         info: what :func:`.timeline.scan` said about this file earlier; saves reading it again.
@@ -41,7 +43,8 @@ def open_video(
     :class:`ConfigError` (unknown backend, or one that cannot be imported).
     """
     reader = {"pyav": PyAVReader, "decord": DecordReader}[resolve_backend(backend)]
-    return reader(path, info if info is not None else scan(path))
+    info = info if info is not None else scan(path)
+    return ImageReader(path, info) if info.is_image else reader(path, info)
 
 
 @cache
@@ -102,7 +105,10 @@ class VideoReader:
         return self.info.fps
 
     def get_frames(
-        self, indices: Sequence[int] | np.ndarray, size: int | None = None
+        self,
+        indices: Sequence[int] | np.ndarray,
+        size: int | None = None,
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
         """The frames ``indices``, in the order asked for; repeats are decoded once.
 
@@ -111,6 +117,7 @@ class VideoReader:
             size: None for the full size; else the short side is scaled to ``size`` pixels
                 (bilinear, the aspect ratio kept) and the centre ``size`` × ``size`` is cut out, so
                 that a square video is scaled exactly. Done while decoding.
+            out: where to write the frames; a new array by default.
 
         Returns: uint8 RGB [T, H, W, 3].
 
@@ -122,14 +129,19 @@ class VideoReader:
             outside = wanted[0] if wanted[0] < 0 else wanted[-1]
             raise IndexError(f"frame {outside} of {self.path}, which has {self.num_frames} frames")
         height, width = (size, size) if size else self.size
-        frames = np.empty((len(wanted), height, width, 3), dtype=np.uint8)
-        for slot, frame in zip(frames, self._decode(wanted), strict=True):
-            slot[:] = self._pixels(frame, size)
-        return frames if len(inverse) == len(wanted) and _is_range(inverse) else frames[inverse]
+        if out is None:
+            out = np.empty((len(inverse), height, width, 3), dtype=np.uint8)
+        in_order = len(inverse) == len(wanted) and _is_range(inverse)
+        frames = out if in_order else np.empty((len(wanted), *out.shape[1:]), dtype=np.uint8)
+        for slot, frame in enumerate(self._decode(wanted, size)):
+            frames[slot] = self._pixels(frame, size)
+        if not in_order:
+            out[:] = frames[inverse]
+        return out
 
     def check(self, indices: Sequence[int] | np.ndarray) -> None:
         """Decode the frames ``indices`` without keeping them; raises as :meth:`get_frames`."""
-        for _ in self._decode(np.unique(np.asarray(indices, dtype=np.int64))):
+        for _ in self._decode(np.unique(np.asarray(indices, dtype=np.int64)), None):
             pass
 
     def close(self) -> None:
@@ -141,15 +153,15 @@ class VideoReader:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _decode(self, wanted: np.ndarray) -> Iterator[Any]:
-        """Yield an ``av.VideoFrame`` for each of the increasing frame numbers ``wanted``."""
+    def _decode(self, wanted: np.ndarray, size: int | None) -> Iterator[Any]:
+        """Yield an ``av.VideoFrame`` for each of the increasing frame numbers ``wanted``, as stored
+        or scaled already for ``size``."""
         raise NotImplementedError
 
     def _pixels(self, frame: Any, size: int | None) -> np.ndarray:
         height, width = frame.height, frame.width
         if size:
-            scale = size / min(height, width)
-            height, width = max(size, round(height * scale)), max(size, round(width * scale))
+            height, width = scaled(height, width, size)
         rgb = self._reformatter.reformat(
             frame, width, height, "rgb24", interpolation="BILINEAR", threads=1
         ).to_ndarray()
@@ -163,6 +175,36 @@ class VideoReader:
 
     def _error(self, reason: str) -> VideoDecodeError:
         return VideoDecodeError(self.path, reason, self.backend)
+
+
+def scaled(height: int, width: int, size: int) -> tuple[int, int]:
+    """Height and width after scaling the short side to ``size``, the aspect ratio kept."""
+    scale = size / min(height, width)
+    return max(size, round(height * scale)), max(size, round(width * scale))
+
+
+class ImageReader(VideoReader):
+    """An image file, as a video of one frame at time 0."""
+
+    backend = "pillow"
+
+    def get_frames(
+        self,
+        indices: Sequence[int] | np.ndarray,
+        size: int | None = None,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The image as often as frame 0 is asked for; see :meth:`VideoReader.get_frames`."""
+        if any(index != 0 for index in indices):
+            raise IndexError(f"frame {max(indices)} of {self.path}, which is an image")
+        image = read_image(self.path, size)
+        if out is None:
+            out = np.empty((len(indices), *image.shape), dtype=np.uint8)
+        out[:] = image
+        return out
+
+    def check(self, indices: Sequence[int] | np.ndarray) -> None:
+        self.get_frames(indices)
 
 
 class PyAVReader(VideoReader):
@@ -183,7 +225,7 @@ class PyAVReader(VideoReader):
             self._container.close()
             self._container = None
 
-    def _decode(self, wanted: np.ndarray) -> Iterator[Any]:
+    def _decode(self, wanted: np.ndarray, size: int | None) -> Iterator[Any]:
         import av.error
 
         for index in wanted.tolist():
@@ -252,8 +294,15 @@ class PyAVReader(VideoReader):
         return None
 
 
+_DECORD_LEAST = 64
+
+
 class DecordReader(VideoReader):
-    """Decodes with decord, where decord is exact; where it is not, opening is an error."""
+    """Decodes with decord, where decord is exact; where it is not, reading is an error.
+
+    decord scales while it decodes, bicubic where PyAV is bilinear: pixels of scaled frames differ
+    by a few levels. To less than 64 pixels it cannot, so that its frames are scaled afterwards.
+    """
 
     backend = "decord"
 
@@ -263,29 +312,40 @@ class DecordReader(VideoReader):
             raise self._error(f"decord converts {info.bits}-bit colour wrongly; use backend='pyav'")
         if info.rotation:
             raise self._error("decord garbles frames that are turned; use backend='pyav'")
+        self._closed = False
+        self._size: int | None = None
+        self._reader: Any = None  # opened when the size of the frames is known
+
+    def _open(self, size: int | None) -> Any:
         import decord
 
+        height, width = scaled(*self.size, size) if size and size >= _DECORD_LEAST else (-1, -1)
+        whole = as_part(self.path) is None and not is_remote(self.path)
         try:
-            self._reader: Any = decord.VideoReader(
-                os.path.abspath(path), ctx=decord.cpu(0), num_threads=1
+            source: Any = os.path.abspath(self.path) if whole else open_binary(self.path)
+            reader = decord.VideoReader(
+                source, ctx=decord.cpu(0), num_threads=1, width=width, height=height
             )
-            count = len(self._reader)
+            count = len(reader)
         except (decord.DECORDError, RuntimeError, OSError) as error:
             raise self._error(f"decord cannot open it: {_first_line(error)}") from error
-        if count != info.num_frames:
-            raise self._error(f"decord finds {count} of {info.num_frames} frames")
+        if count != self.info.num_frames:
+            raise self._error(f"decord finds {count} of {self.info.num_frames} frames")
+        return reader
 
     def close(self) -> None:
-        self._reader = None
+        self._reader, self._closed = None, True
 
-    def _decode(self, wanted: np.ndarray) -> Iterator[Any]:
+    def _decode(self, wanted: np.ndarray, size: int | None) -> Iterator[Any]:
         import av
         import decord
 
         if not len(wanted):
             return
-        if self._reader is None:
+        if self._closed:
             raise ValueError(f"the reader of {self.path} is closed")
+        if self._reader is None or self._size != size:
+            self._reader, self._size = self._open(size), size
         try:
             for frame in self._open_gop(wanted) if self.info.open_gop else self._batch(wanted):
                 yield av.VideoFrame.from_ndarray(frame, format="rgb24")

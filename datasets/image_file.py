@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import struct
 import warnings
 import zlib
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from ..core.errors import VideoDecodeError
+from .storage import open_binary
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -61,19 +61,21 @@ def read_image(path: Path, size: int | None = None) -> np.ndarray:
     return _open(path, decode)
 
 
-def check_image(path: Path, *, decode: bool) -> tuple[int, int]:
-    """Height and width of an image file as shown; decodes all of it if ``decode`` is set.
+def check_image(path: Path, *, decode: bool) -> tuple[int, int, str]:
+    """Height and width of an image file as shown, and its format (``jpeg``); decodes all of it if
+    ``decode`` is set.
 
     Raises:
         VideoDecodeError: as :func:`read_image`.
     """
 
-    def look(image: Picture) -> tuple[int, int]:
+    def look(image: Picture) -> tuple[int, int, str]:
         if decode:
             image.load()
         width, height = image.size
         turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
-        return (width, height) if turned else (height, width)
+        shape = (width, height) if turned else (height, width)
+        return *shape, (image.format or "").lower()
 
     return _open(path, look)
 
@@ -86,18 +88,18 @@ def _open(path: Path, use: Callable[[Picture], T]) -> T:
         return VideoDecodeError(path, reason, "pillow")
 
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise bad("a folder or device, not an image file")
-        if status.st_size == 0:
-            raise bad("the file is empty (0 bytes)")
-        with warnings.catch_warnings():
+        with open_binary(os.fspath(path)) as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
+            if not file.seek(0, os.SEEK_END):
+                raise bad("the file is empty (0 bytes)")
+            file.seek(0)
+            with Image.open(file, formats=FORMATS) as image:
                 return use(image)
     except FileNotFoundError as error:
         raise bad("no such file") from error
+    except IsADirectoryError as error:
+        raise bad("a folder or device, not an image file") from error
     except UnidentifiedImageError as error:
         raise bad("not a JPEG, PNG, WebP or BMP image") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:

@@ -16,27 +16,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from ..core.errors import ConfigError, VideoDecodeError
-from ..core.io import atomic_path, atomic_write_json
 from .augment import AugmentConfig
-from .clips import ClipBatches, ClipConfig, _ClipSource
-from .corpus import (
-    BadVideo,
-    CorpusIndex,
-    VideoEntry,
-    _stamp,
-    find_files,
-    index_files,
-)
-from .corpus_cache import CorpusCache, _is_current
-from .image_file import check_image, read_image
-from .parallel import parallel_map
-from .timeline import VideoInfo
+from .clip_source import ClipSource
+from .clips import ClipBatches, ClipConfig
+from .entries import BadVideo, CorpusIndex, VideoEntry
+from .image_file import check_image
+from .indexing import IndexOptions, index_files
+from .sources import find_files
+from .storage import stamp
+from .timeline import STILL, VideoInfo
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 Verify = Literal["header", "full"]
@@ -72,35 +65,8 @@ def image_crop(size: int | None = None) -> AugmentConfig:
 class ImageIndex(CorpusIndex):
     """The usable images of a corpus in order of their paths, and the others with reasons.
 
-    Every entry is a :class:`.corpus.VideoEntry` of one frame, at time 0.
+    Every entry is a :class:`.entries.VideoEntry` of one frame, at time 0.
     """
-
-    def decode_to_cache(
-        self,
-        folder: str | os.PathLike[str],
-        size: int,
-        backend: Any = "pillow",
-        *,
-        processes: int | None = None,
-        progress: bool = True,
-    ) -> CorpusCache:
-        """All images, scaled and cut to ``size``, in a memory map in ``folder``.
-
-        It is made first if it is absent or belongs to other files or another size. An image that
-        fails to decode is kept in the manifest with its reason and fails when read.
-        """
-        folder = Path(folder)
-        images = [
-            {"path": e.path, "bytes": e.bytes, "mtime_ns": e.mtime_ns, "frames": 1}
-            for e in self.entries
-        ]
-        wanted = {"size": size, "backend": backend, "videos": images}
-        if not _is_current(folder, wanted):
-            (folder / "manifest.json").unlink(missing_ok=True)  # the old pixels go now
-            failed = _decode_all([e.path for e in self.entries], folder, size, processes, progress)
-            images = [image | {"failed": f} for image, f in zip(images, failed, strict=True)]
-            atomic_write_json(folder / "manifest.json", wanted | {"videos": images})
-        return CorpusCache(folder)
 
     def report(self) -> str:
         """Counts, then one line per bad file with its reason, then the ignored files."""
@@ -122,6 +88,7 @@ def index_images(
     cache_path: str | os.PathLike[str] | None = None,
     max_bad_share: float = 0.5,
     verify: Verify = "full",
+    deduplicate: bool = False,
     progress: bool = True,
     processes: int | None = None,
 ) -> ImageIndex:
@@ -129,13 +96,14 @@ def index_images(
 
     Args:
         source: a folder (all files below it with an image extension; others are counted as
-            ignored, hidden ones skipped), a list file or an iterable of paths, as for
+            ignored, hidden ones skipped), a list file, shards or an iterable of paths, as for
             :func:`.corpus.index_corpus`.
         cache_path: keep the index in this file; what it says is reused for files whose size and
             modification time are unchanged.
         max_bad_share: the largest tolerated share of bad files, in [0, 1].
         verify: ``header`` reads kind and size only; ``full`` decodes every image, and so finds
             truncated and damaged ones.
+        deduplicate: leave out files with the same bytes as one before them.
         progress: show a progress bar. processes: see :func:`.parallel.parallel_map`.
 
     Raises :class:`DatasetError` if there is no image, none is usable, or more than
@@ -143,17 +111,17 @@ def index_images(
     """
     if verify not in ("header", "full"):
         raise ConfigError(f"verify={verify!r} is not one of header, full")
-    return index_files(
-        ImageIndex,
-        find_files(source, "image", IMAGE_EXTENSIONS),
-        partial(_inspect, verify=verify),
-        kind="images",
+    options = IndexOptions(
         cache_path=cache_path,
         max_bad_share=max_bad_share,
-        verify=verify,
+        deduplicate=deduplicate,
         progress=progress,
         processes=processes,
     )
+    found = find_files(source, "image", IMAGE_EXTENSIONS)
+    inspect = partial(_inspect, verify=verify)
+    depth = int(verify == "full")
+    return index_files(ImageIndex, found, inspect, options, kind="images", depth=depth)
 
 
 def image_batches(
@@ -185,48 +153,24 @@ def image_batches(
             f"start_step={start_step} at least 0, and rank={rank} below world_size={world_size}"
         )
     frames = None if cache is None else index.decode_to_cache(cache, config.size)
-    source = _ImageSource(index, config.as_clips(), batch_size, rank, world_size, frames)
+    source = ClipSource(index, config.as_clips(), batch_size, rank, world_size, frames)
     return ImageBatches(source, start_step, workers, index.source)
 
 
-class _ImageSource(_ClipSource):
-    """Makes the batch of any step from image files."""
-
-    def _read(self, number: int, entry: VideoEntry, numbers: np.ndarray) -> np.ndarray:
-        if self._frames is not None:
-            return self._frames.read(number, numbers)
-        return read_image(entry.path, self.config.size)[None]
-
-
 def _inspect(path: str, verify: Verify) -> VideoEntry | BadVideo:
-    _, length, mtime_ns = _stamp(path)
+    _, length, mtime_ns = stamp(path)
     try:
-        height, width = check_image(path, decode=verify == "full")
+        height, width, kind = check_image(path, decode=verify == "full")
     except VideoDecodeError as error:
         return BadVideo(path, error.reason, length, mtime_ns)
     first = np.zeros(1, np.int64)
     info = VideoInfo(
-        pts=first, keyframes=first, time_base=Fraction(1), height=height, width=width, stream=0
+        pts=first,
+        keyframes=first,
+        time_base=Fraction(1),
+        height=height,
+        width=width,
+        stream=STILL,
+        codec=kind,
     )
     return VideoEntry(path=path, info=info, bytes=length, mtime_ns=mtime_ns)
-
-
-def _decode_all(
-    paths: list[str], folder: Path, size: int, processes: int | None, progress: bool
-) -> list[str]:
-    """Write the pixels of all images to ``folder/frames.u8``; the reason of each that failed."""
-    label = "decode images" if progress else ""
-    read = partial(_try_read, size=size)
-    failed = []
-    with atomic_path(folder / "frames.u8") as temporary, open(temporary, "wb") as file:
-        for pixels, reason in parallel_map(read, paths, processes=processes, description=label):
-            file.write(pixels.tobytes())
-            failed.append(reason)
-    return failed
-
-
-def _try_read(path: str, size: int) -> tuple[np.ndarray, str]:
-    try:
-        return read_image(path, size), ""
-    except VideoDecodeError as error:
-        return np.zeros((size, size, 3), np.uint8), error.reason

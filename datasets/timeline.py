@@ -16,10 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import VideoDecodeError
+from ..core.errors import ConfigError, VideoDecodeError
+from .storage import as_part, is_remote, open_binary
 
 #: Only local files: a playlist that poses as a video must not make FFmpeg open other addresses.
-OPEN_OPTIONS = {"protocol_whitelist": "file"}
+OPEN_OPTIONS = {"protocol_whitelist": "file,subfile"}
+STILL = -1
+"""The stream number of an image file, which is a video of one frame."""
 _NOT_VIDEO = {
     "tty": "a text file, not a video",
     "image2": "a still image, not a video",
@@ -43,6 +46,7 @@ class VideoInfo:
         bits: bits per colour component.
         open_gop: True if frames shown before a keyframe follow it in the file, so that they need
             frames from before it.
+        codec: FFmpeg's name of the compression (``h264``), or the format of an image.
     """
 
     pts: np.ndarray
@@ -54,6 +58,12 @@ class VideoInfo:
     rotation: int = 0
     bits: int = 8
     open_gop: bool = False
+    codec: str = ""
+
+    @property
+    def is_image(self) -> bool:
+        """Whether this is an image file."""
+        return self.stream == STILL
 
     @property
     def num_frames(self) -> int:
@@ -87,6 +97,7 @@ class VideoInfo:
             "rotation": self.rotation,
             "bits": self.bits,
             "open_gop": self.open_gop,
+            "codec": self.codec,
         }
 
     @classmethod
@@ -102,25 +113,25 @@ class VideoInfo:
             rotation=value["rotation"],
             bits=value["bits"],
             open_gop=value["open_gop"],
+            codec=value["codec"],
         )
 
 
 def open_container(path: str | os.PathLike[str]) -> tuple[Any, Any]:
-    """Open a video file with PyAV: ``(container, its best video stream)``, decoding in one thread.
+    """Open a video with PyAV: ``(container, its best video stream)``, decoding in one thread.
 
-    The caller closes the container: one left open leaks descriptors, and with decoder threads a
-    later fork hangs. Raises :class:`VideoDecodeError` for anything that is not a video file.
+    ``path`` is an address (:mod:`.storage`). The caller closes the container: one left open leaks
+    descriptors, and with decoder threads a later fork hangs. Raises :class:`VideoDecodeError` for
+    anything that is not a video file.
     """
     import av.error
 
     try:
-        if os.path.getsize(path) == 0:
-            raise VideoDecodeError(path, "the file is empty (0 bytes)", "pyav")
-        if os.path.isdir(path):
-            raise VideoDecodeError(path, "a folder, not a video file", "pyav")
-        container = av.open(f"file:{Path(path).absolute()}", options=OPEN_OPTIONS)
+        container = av.open(_readable(os.fspath(path)), options=OPEN_OPTIONS)
     except FileNotFoundError as error:
         raise VideoDecodeError(path, "no such file", "pyav") from error
+    except ConfigError as error:  # a protocol without its library
+        raise VideoDecodeError(path, str(error), "pyav") from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise VideoDecodeError(path, f"not a readable video: {said(error)}", "pyav") from error
     try:
@@ -137,6 +148,30 @@ def open_container(path: str | os.PathLike[str]) -> tuple[Any, Any]:
     except BaseException:
         container.close()
         raise
+
+
+def _readable(address: str) -> Any:
+    """What FFmpeg opens: its own name for a local file or a part of one, a Python file for others.
+
+    Raises :class:`VideoDecodeError` for an empty file or a folder.
+    """
+    part = as_part(address)
+    if is_remote(address):
+        file = open_binary(address)
+        if not file.seek(0, os.SEEK_END):
+            file.close()
+            raise VideoDecodeError(address, "the file is empty (0 bytes)", "pyav")
+        file.seek(0)
+        return file
+    path = part.file if part else address
+    if os.path.getsize(path) == 0 or (part and part.bytes == 0):
+        raise VideoDecodeError(address, "the file is empty (0 bytes)", "pyav")
+    if os.path.isdir(path):
+        raise VideoDecodeError(address, "a folder, not a video file", "pyav")
+    local = f"file:{Path(path).absolute()}"
+    if part is None:
+        return local
+    return f"subfile,,start,{part.offset},end,{part.offset + part.bytes},,:{local}"
 
 
 def scan(path: str | os.PathLike[str]) -> VideoInfo:
@@ -189,6 +224,7 @@ def scan(path: str | os.PathLike[str]) -> VideoInfo:
             rotation=rotation,
             bits=max(component.bits for component in first.format.components),
             open_gop=open_gop,
+            codec=stream.codec_context.codec.canonical_name,
         )
 
 

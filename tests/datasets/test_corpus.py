@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tubelet.core.errors import ConfigError, DatasetError
-from tubelet.datasets import corpus
+from tubelet.datasets import videos
 from tubelet.datasets.corpus import VideoEntry, index_corpus
 
 
@@ -76,9 +76,9 @@ def test_the_cache_is_reused_for_unchanged_files_only(tmp_path, corpus_folder, m
     cache = tmp_path / "index.jsonl"
     first = index_corpus(folder, cache_path=cache, progress=False)
     read = []
-    inspect = corpus._inspect
+    inspect = videos._inspect
     monkeypatch.setattr(
-        corpus, "_inspect", lambda path, verify: (read.append(path), inspect(path, verify))[1]
+        videos, "_inspect", lambda path, verify: (read.append(path), inspect(path, verify))[1]
     )
     again = index_corpus(folder, cache_path=cache, progress=False)
     assert read == []

@@ -293,5 +293,8 @@ def test_real_videos(name):
         with open_video(path, "decord") as video:
             assert np.array_equal(video.get_frames(numbers), frames)
     else:
-        with pytest.raises(VideoDecodeError, match=decord_says):
-            open_video(path, "decord")
+        with (
+            pytest.raises(VideoDecodeError, match=decord_says),
+            open_video(path, "decord") as video,
+        ):
+            video.get_frames(numbers)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tubelet.core.errors import ConfigError, DatasetError, VideoDecodeError
 from tubelet.core.rng import torch_generator
-from tubelet.datasets import images
+from tubelet.datasets import corpus_cache, images
 from tubelet.datasets.augment import augment
 from tubelet.datasets.image_file import read_image
 from tubelet.datasets.images import ImageConfig, image_batches, image_crop, index_images
@@ -257,10 +257,10 @@ def test_the_cache_gives_the_same_bytes_and_follows_its_files(tmp_path, folder, 
     config = ImageConfig(size=24)
     direct = _take(image_batches(index, config, 4), 4)
     assert all(map(_same, direct, _take(image_batches(index, config, 4, cache=cache), 4)))
-    decode = images._decode_all
-    monkeypatch.setattr(images, "_decode_all", None)  # not decoded again
+    decode = corpus_cache._decode_all
+    monkeypatch.setattr(corpus_cache, "_decode_all", None)  # not decoded again
     assert all(map(_same, direct, _take(image_batches(index, config, 4, cache=cache), 4)))
-    monkeypatch.setattr(images, "_decode_all", decode)
+    monkeypatch.setattr(corpus_cache, "_decode_all", decode)
     _picture(12).save(tmp_path / "x" / "a.png")
     changed = index_images(tmp_path / "x", progress=False).decode_to_cache(cache, 24)
     assert changed.read(0, [0])[0, 0, 0, 0] == 240
