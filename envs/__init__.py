@@ -24,6 +24,7 @@ ENVIRONMENTS = {
     "tubelet/PointMazeRandom-v0": "pointmaze:PointMazeRandom",
     "tubelet/TwoRooms-v0": "tworooms:TwoRooms",
     "tubelet/TwoRoomsRandom-v0": "tworooms:TwoRoomsRandom",
+    "tubelet/PushT-v0": "pusht:PushT",
 }
 
 for _id, _entry in ENVIRONMENTS.items():

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -57,7 +57,7 @@ class Cells:
         here, there = self.nearest(place), self.nearest(target)
         return target if here == there else self.centres[self._next[there, here]]
 
-    @cached_property
+    @functools.cached_property
     def _next(self) -> np.ndarray:
         """int ``[n, n]``: entry (there, here) is the cell after ``here`` on the way."""
         from scipy.sparse.csgraph import shortest_path
@@ -147,6 +147,7 @@ def _spanning_tree_walls(rng: np.random.Generator) -> tuple[int, ...]:
     return tuple(sorted(set(range(len(EDGES))) - opened))
 
 
+@functools.cache
 def _neighbours() -> list[list[tuple[int, int]]]:
     """For every cell, (neighbour, edge between them)."""
     centres = slab_cells(()).centres
