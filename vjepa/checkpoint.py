@@ -43,11 +43,29 @@ def save_checkpoint(
 ) -> Path:
     """Write ``<run>/checkpoints/step-<step>`` atomically and drop all but the newest ``keep``.
 
-    ``extra`` is whatever JSON can hold; :func:`stored_extra` gives it back.
+    ``extra`` is whatever JSON can hold; :func:`stored_extra` gives it back. Training loops save
+    through :class:`tubelet.vjepa.saver.Saver`.
 
     Raises:
         CheckpointError: the folder cannot be written (disk full, say); older checkpoints survive.
     """
+    moments = {} if optimizer is None else moments_of(optimizer)
+    weights = model.state_dict()
+    return write_checkpoint(run, step, weights, moments, config=config, extra=extra, keep=keep)
+
+
+def write_checkpoint(
+    run: Path,
+    step: int,
+    weights: dict[str, Tensor],
+    moments: dict[str, Tensor],
+    *,
+    config: Any,
+    extra: Any = None,
+    keep: int = 2,
+) -> Path:
+    """As :func:`save_checkpoint`, for tensors by name: ``model.state_dict()`` and
+    :func:`moments_of` the optimiser."""
     folder = run / "checkpoints"
     final = folder / f"step-{step:08d}"
     temporary = folder / f".{final.name}.tmp"
@@ -55,8 +73,7 @@ def save_checkpoint(
         for left_over in folder.glob(".step-*.tmp"):  # of a killed save
             shutil.rmtree(left_over, ignore_errors=True)
         temporary.mkdir(parents=True)
-        moments = {} if optimizer is None else _optimizer_tensors(optimizer)
-        save_file(_plain(model.state_dict()), temporary / "model.safetensors")
+        save_file(_plain(weights), temporary / "model.safetensors")
         save_file(_plain(moments), temporary / "optimizer.safetensors")
         (temporary / "config.toml").write_text(to_toml(config))
         sizes = {name: (temporary / name).stat().st_size for name in _FILES}
@@ -70,14 +87,20 @@ def save_checkpoint(
         atomic_write_text(folder / "latest", final.name + "\n")
         # A later step may lie here that was never named latest (killed in between): not counted.
         for old in [p for p in sorted(folder.glob("step-*")) if p.name <= final.name][:-keep]:
-            shutil.rmtree(old)
+            shutil.rmtree(old, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(
-            f"cannot save the checkpoint {final}: {error}; free some space or fix the folder's "
-            "permissions, then resume from the last checkpoint, which is intact"
-        ) from error
+        raise cannot_save(run, step, error) from error
     return final
+
+
+def cannot_save(run: Path, step: int, why: object) -> CheckpointError:
+    """The error of a save that failed."""
+    return CheckpointError(
+        f"cannot save the checkpoint {run / 'checkpoints' / f'step-{step:08d}'}: {why}; free some "
+        "space or fix the folder's permissions, then resume from the last checkpoint, which is "
+        "intact"
+    )
 
 
 def latest_checkpoint(run: Path) -> Path | None:
@@ -139,7 +162,7 @@ def load_checkpoint(
     load_weights(model, _read(path / "model.safetensors", state), source=str(path))
     if optimizer is not None:
         moments = _read(path / "optimizer.safetensors", state)
-        _load_optimizer(optimizer, moments, path)
+        _load_moments(optimizer, moments, path)
     return int(state["step"])
 
 
@@ -162,7 +185,7 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], *, source: str) -
         parts = [("missing", missing), ("unexpected", unexpected), ("mis-shaped", sorted(shapes))]
         text = "; ".join(f"{len(k)} {name}: {', '.join(k[:8])}" for name, k in parts if k)
         raise CheckpointError(f"{source} does not fit this architecture. {text}")
-    model.load_state_dict(weights)
+    model.load_state_dict({k: _cut_like(weights[k], v) for k, v in own.items()})
 
 
 def _state(path: Path) -> dict[str, Any]:
@@ -183,29 +206,48 @@ def _read(path: Path, state: dict[str, Any]) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} is damaged: {error}") from error
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {f"{i}.{name}": value for i, moments in state.items() for name, value in moments.items()}
+def moments_of(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state: ``"<parameter's number>.<name>"`` -> tensor."""
+    return {
+        f"{i}.{name}": value
+        for i, parameter in enumerate(_parameters(optimizer))
+        for name, value in optimizer.state.get(parameter, {}).items()
+    }
 
 
-def _load_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], path: Path
-) -> None:
-    moments: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _load_moments(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], path: Path) -> None:
+    parameters = _parameters(optimizer)
+    fused = [g.get("fused") for g in optimizer.param_groups for _ in g["params"]]
+    loaded: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():  # parameters that never had a gradient have no moments
         number, name = key.split(".", 1)
-        moments.setdefault(int(number), {})[name] = value
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    for i, moment in moments.items():  # parameters that never had a gradient have no moments
-        shape = moment["exp_avg"].shape
-        if i >= len(parameters) or shape != parameters[i].shape:
+        i = int(number)
+        own = parameters[i] if i < len(parameters) else None
+        if own is None or (value.ndim and value.shape != own.shape):
             raise CheckpointError(
-                f"{path}: the optimiser's moments {i}, of shape {list(shape)}, fit no parameter; "
-                "was it saved with other parts frozen?"
+                f"{path}: the optimiser's moments {i}, of shape {list(value.shape)}, fit no "
+                "parameter; was it saved with other parts frozen, or by another optimiser?"
             )
-    packed = optimizer.state_dict()
-    packed["state"] = moments
-    optimizer.load_state_dict(packed)
+        if value.ndim:
+            value = _cut_like(value, own).to(own)
+        elif fused[i]:  # counts its steps where it works
+            value = value.to(own.device)
+        loaded.setdefault(i, {})[name] = value
+    for i, moments in loaded.items():
+        optimizer.state[parameters[i]] = moments
+
+
+def _cut_like(full: Tensor, own: Tensor) -> Tensor:
+    """``full``, or this process's part of it if ``own`` is split over processes."""
+    if not hasattr(own, "to_local"):
+        return full
+    from .sharding import like
+
+    return like(full, own)
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -23,9 +23,10 @@ from torch import Tensor, nn
 from ..core.errors import ConfigError, Stopped, TubeletError
 from ..core.run import RunDir
 from . import parallel
-from .checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint, stored_extra
+from .checkpoint import latest_checkpoint, load_checkpoint, stored_extra
 from .lean import thrift
 from .optim import OptimConfig, make_optimizer, set_schedule
+from .saver import Saver
 from .spikes import SpikeGuard
 
 Batch = TypeVar("Batch")
@@ -52,12 +53,20 @@ class LoopConfig:
     """Recompute activations in the backward pass (same numbers, less memory, a third more work)."""
     compile: bool = False
     """Run each block's MLP through torch.compile (the rest of a block cannot be traced)."""
+    keep: int = 2
+    """Newest checkpoints that stay on the disk."""
+    background: bool = False
+    """Write checkpoints in a thread while training goes on: memory for a copy of weights and
+    moments, and a save waits only for the one before. A failure stops the run at the next save."""
+    shard: bool = False
+    """Split weights, gradients and moments over the processes that torchrun started (FSDP2),
+    rather than hold all of them in each."""
     spike: float = 0.0
     """Leave out steps whose loss is more than this many deviations above the mean of the last 300;
     they are counted in the log. 0 takes every step."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "log_every", "report_every", "save_every", "accumulate"):
+        for name in ("steps", "log_every", "report_every", "save_every", "accumulate", "keep"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"loop.{name} = {getattr(self, name)}: must be at least 1")
         if self.precision not in ("fp32", "bf16"):
@@ -91,7 +100,8 @@ def fit(
         batches: ``batches(first_step)`` iterates over the batches of first_step, first_step + 1, …
         losses: ``losses(batch, step)``: a dict of scalar terms with the key ``loss``, their total.
         after_step: called after the optimiser's step (EMA updates).
-        report: diagnostics, called without gradients every ``loop.report_every`` steps.
+        report: diagnostics, called without gradients every ``loop.report_every`` steps: on process
+            0, and with ``loop.shard`` on all, of which process 0 logs.
         split: ``split(batch, n)`` cuts a batch into n equal parts, which ``losses`` then gets;
             needed for ``loop.accumulate`` above 1.
         describe: names a batch in errors.
@@ -104,8 +114,10 @@ def fit(
     Raises:
         TubeletError: a loss term or the gradient is NaN or Inf; names the step, the term and the
             batch. The last checkpoint is from before it.
-        Stopped: SIGTERM or SIGUSR1 asked to stop; a checkpoint was saved.
-        ConfigError: ``loop.accumulate`` without ``split``.
+        Stopped: SIGTERM or SIGUSR1 asked any process to stop; a checkpoint was saved.
+        CheckpointError: a checkpoint cannot be read, or not be written.
+        ConfigError: ``loop.accumulate`` without ``split``, or processes that do not know each
+            other.
     """
     if loop.accumulate > 1 and split is None:
         raise ConfigError(
@@ -113,6 +125,7 @@ def fit(
             "samples, so that parts of a batch do not add up to it; set it to 1"
         )
     thrift(model, checkpoint_blocks=loop.checkpoint_blocks, compile_mlps=loop.compile)
+    forward = parallel.distribute(model, losses, shard=loop.shard)
     optimizer = make_optimizer(model, optim)
     kind = torch.device(device).type
     first, guard = 0, SpikeGuard(loop.spike)
@@ -126,12 +139,20 @@ def fit(
     if first >= loop.steps:
         model.eval()
         return first
+    saver = Saver(
+        run.path,
+        model=model,
+        optimizer=optimizer,
+        config=config,
+        keep=loop.keep,
+        background=loop.background,
+        sharded=parallel.is_sharded(forward),
+    )
     model.train()
-    forward = parallel.distribute(model, losses)
     stream = iter(batches(first))
     clock, waited = time.perf_counter(), 0.0
     bar = parallel.bar(range(first, loop.steps), description)
-    with _stop_signal() as stopping:
+    with _stop_signal() as stopping, saver:
         for step in bar:
             start = time.perf_counter()
             batch = next(stream)
@@ -140,10 +161,10 @@ def fit(
             optimizer.zero_grad(set_to_none=True)
             parts = [batch] if split is None else split(batch, loop.accumulate)
             with torch.autocast(kind, torch.bfloat16, enabled=loop.precision == "bf16"):
-                values = _backward(forward, parts, step)
+                own = _backward(forward, parts, step)
             norm = _clip(model, optim.clip)
-            values, stop = parallel.agree(values, stopping(), device)
-            _check_finite({**values, "gradient norm": norm}, step, describe(batch))
+            values, stop = parallel.agree(own, stopping(), device)
+            _check_finite({**values, "gradient norm": norm}, own, step, batch, describe)
             spike = guard.is_spike(values["train/loss"])
             if not spike:
                 optimizer.step()
@@ -156,29 +177,33 @@ def fit(
                     rates["train/spikes"] = guard.spikes
                 run.log(step, **values, **{"train/lr": lr, "train/grad_norm": norm}, **rates)
                 clock, waited = now, 0.0
-            looks = report is not None and (last or step % loop.report_every == 0)
-            if report is not None and looks and parallel.rank() == 0:
-                model.eval()
-                with torch.no_grad():
-                    run.log(step, **report(batch, step))
-                model.train()
-            saves = last or stop or (step + 1) % loop.save_every == 0
-            if saves and parallel.rank() == 0:
-                save_checkpoint(
-                    run.path,
-                    step + 1,
-                    model=model,
-                    config=config,
-                    optimizer=optimizer,
-                    extra=guard.state() if loop.spike else None,
-                )
+            if report is not None and (last or step % loop.report_every == 0):
+                _report(forward, model, run, report, batch, step)
+            if last or stop or (step + 1) % loop.save_every == 0:
+                saver.save(step + 1, guard.state() if loop.spike else None)
             bar.note(f"loss {values['train/loss']:.4f}")
             if stop and not last:
-                parallel.wait_for_all()
+                saver.finish()
                 raise Stopped(f"stopped by a signal after step {step}; saved. Go on with --resume")
-    parallel.wait_for_all()
     model.eval()
     return first
+
+
+def _report(
+    forward: nn.Module,
+    model: nn.Module,
+    run: RunDir,
+    report: Callable[[Batch, int], dict[str, float]],
+    batch: Batch,
+    step: int,
+) -> None:
+    """Log diagnostics on process 0; the parts of a sharded model have to be called by all."""
+    if parallel.rank() > 0 and not parallel.is_sharded(forward):
+        return
+    model.eval()
+    with torch.no_grad(), parallel.callable_parts(forward):
+        run.log(step, **report(batch, step))
+    model.train()
 
 
 def _backward(forward: nn.Module, parts: list[Any], step: int) -> dict[str, float]:
@@ -195,22 +220,39 @@ def _backward(forward: nn.Module, parts: list[Any], step: int) -> dict[str, floa
 
 
 def _clip(model: nn.Module, limit: float) -> float:
+    """Scale gradients down to the norm ``limit`` (0: leave them); returns the norm they had."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
+    if hasattr(norm, "full_tensor"):  # of gradients that are split over processes
+        norm = norm.full_tensor()  # pyright: ignore[reportAttributeAccessIssue]
     if limit > 0:
         nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm)
     return float(norm)
 
 
-def _check_finite(values: dict[str, float], step: int, batch: str) -> None:
+def _check_finite(
+    values: dict[str, float],
+    own: dict[str, float],
+    step: int,
+    batch: Batch,
+    describe: Callable[[Batch], str],
+) -> None:
+    """Raise on every process unless ``values``, of which all hold the same, are finite.
+
+    ``own`` are this process's: where they tell whose batch it was, only that one is named.
+    """
     bad = {name: value for name, value in values.items() if not math.isfinite(value)}
-    if bad:
-        raise TubeletError(
-            f"step {step}: {', '.join(f'{k} = {v}' for k, v in bad.items())}. "
-            + (f"The batch: {batch}. " if batch else "")
-            + "The last checkpoint is from before it; resume with a lower learning rate or "
-            "gradient clipping"
-        )
+    if not bad:
+        return
+    found = parallel.gather((all(map(math.isfinite, own.values())), describe(batch)))
+    blamed = [name for fine, name in found if not fine] or [name for _, name in found]
+    named = ", ".join(filter(None, blamed))
+    raise TubeletError(
+        f"step {step}: {', '.join(f'{k} = {v}' for k, v in bad.items())}. "
+        + (f"The batch: {named}. " if named else "")
+        + "The last checkpoint is from before it; resume with a lower learning rate or "
+        "gradient clipping"
+    )
 
 
 @contextmanager

@@ -1,4 +1,5 @@
-"""AdamW with the published parameter groups, and schedules as pure functions of the step."""
+"""AdamW with the published parameter groups (or Muon for the matrices of blocks), and schedules as
+pure functions of the step."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..core.errors import ConfigError
 
@@ -16,6 +17,10 @@ from ..core.errors import ConfigError
 class OptimConfig:
     """Optimiser and schedules. Defaults follow V-JEPA 2's pretraining."""
 
+    kind: Literal["adamw", "muon"] = "adamw"
+    """AdamW for everything, or Muon (momentum .95, orthogonalised) for the matrices inside
+    transformer blocks and AdamW for the rest. Muon's steps are scaled to the size of AdamW's, so
+    that one learning rate serves both."""
     lr: float = 5.25e-4
     """Peak learning rate."""
     start_lr: float = 1e-4
@@ -45,6 +50,8 @@ class OptimConfig:
     """Largest gradient norm; 0 leaves gradients alone."""
 
     def __post_init__(self) -> None:
+        if self.kind not in ("adamw", "muon"):
+            raise ConfigError(f'optim.kind = "{self.kind}": must be "adamw" or "muon"')
         if min(self.lr, self.start_lr, self.final_lr, self.clip, self.weight_decay) < 0:
             raise ConfigError("optim: learning rates, decay and clip must not be negative")
         if not 0 <= self.warmup <= 1:
@@ -134,20 +141,50 @@ def ijepa_schedule() -> OptimConfig:
     return OptimConfig(lr=1e-3, start_lr=2e-4, warmup=40 / 300, final_weight_decay=0.4)
 
 
-def make_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over the parameters that require gradients: matrices decayed, the rest not."""
-    trainable = [p for p in module.parameters() if p.requires_grad]
+def make_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+    """The optimiser of the parameters that require gradients: matrices decayed, the rest not."""
+    named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+    muon = [p for n, p in named if config.kind == "muon" and p.ndim == 2 and "blocks." in n]
+    taken = {id(p) for p in muon}
+    rest = [p for _, p in named if id(p) not in taken]
     groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "decayed": True},
-        {"params": [p for p in trainable if p.ndim <= 1], "decayed": False, "weight_decay": 0.0},
+        {"params": [p for p in rest if p.ndim > 1], "decayed": True},
+        {"params": [p for p in rest if p.ndim <= 1], "decayed": False, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
+    adamw = torch.optim.AdamW(
         [group for group in groups if group["params"]],
         lr=config.lr,
         betas=config.betas,
         weight_decay=config.weight_decay,
         fused=True,
     )
+    if not muon:
+        return adamw
+    return Both(
+        torch.optim.Muon(
+            [{"params": muon, "decayed": True}],
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        ),
+        adamw,
+    )
+
+
+class Both(torch.optim.Optimizer):
+    """Two optimisers of different parameters that look like one: groups and state are shared."""
+
+    def __init__(self, first: torch.optim.Optimizer, second: torch.optim.Optimizer):
+        super().__init__([*first.param_groups, *second.param_groups], {})
+        self._parts = (first, second)
+        for part in self._parts:
+            part.state = self.state
+        self.param_groups = [*first.param_groups, *second.param_groups]
+
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """One step of each."""
+        for part in self._parts:
+            part.step()
 
 
 def set_schedule(
@@ -164,9 +201,18 @@ def set_schedule(
 
 @torch.no_grad()
 def ema_update(target: nn.Module, source: nn.Module, momentum: float) -> None:
-    """``target <- momentum * target + (1 - momentum) * source`` over parameters, in place."""
+    """``target <- momentum * target + (1 - momentum) * source`` over parameters, in place.
+
+    Parameters split over processes must be split alike: each process moves what it holds.
+    """
     pairs = zip(target.parameters(), source.parameters(), strict=True)
     targets, sources = zip(*pairs, strict=True)
     torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
-        list(targets), list(sources), 1.0 - momentum
+        [_held(t) for t in targets], [_held(s) for s in sources], 1.0 - momentum
     )
+
+
+def _held(parameter: Tensor) -> Tensor:
+    """The rows of ``parameter`` that this process holds: all of them, unless it is a DTensor."""
+    local = getattr(parameter, "to_local", None)
+    return parameter if local is None else local()

@@ -2,19 +2,21 @@
 
     torchrun --nproc-per-node 2 -m tubelet.cli.main pretrain --videos … --out runs/a
 
-Every process holds the whole model and takes an equal part of each step's batch; gradients are
-averaged (DistributedDataParallel). What is drawn for a sample depends on its number in the run, not
-on the process that holds it, so that any number of processes trains the same model, up to rounding.
+Every process takes an equal part of each step's batch, and gradients are averaged. It holds the
+whole model (DistributedDataParallel), or its part of every tensor, gathered block by block when it
+is needed (FSDP2's ``fully_shard``). What is drawn for a sample depends on its number in the run,
+not on the process that holds it, so that any number of processes trains the same model, up to
+rounding. The model knows nothing of all this.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -24,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..core.errors import ConfigError, TubeletError
 from ..core.progress import progress
 from ..core.run import RunDir
+from .batch_norm import over_processes
 from .objectives.distributed import world_size as world_size
 
 _PATIENCE = timedelta(minutes=30)  # indexing a corpus is what others wait for longest
@@ -41,6 +44,7 @@ class Part(NamedTuple):
 
 
 WHOLE = Part()
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -73,27 +77,59 @@ def process_group(device: str) -> Iterator[str]:
     if cuda:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=_PATIENCE)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_PATIENCE)
     try:
         yield device
     finally:
         dist.destroy_process_group()
 
 
-@contextmanager
-def first_before_others() -> Iterator[None]:
-    """Process 0 runs the body first (and writes the cache), then the others (and read it)."""
-    if world_size() > 1 and rank() > 0:
-        dist.barrier()
-    yield
-    if world_size() > 1 and rank() == 0:
-        dist.barrier()
+def in_turn(make: Callable[[], T]) -> T:
+    """``make()`` on process 0 (where it writes a cache, say), then on the others (which read it).
+
+    Raises:
+        TubeletError: what ``make`` raised on process 0, on all.
+    """
+    made = lead(make)
+    return make() if rank() > 0 else made  # pyright: ignore[reportReturnType]
 
 
-def wait_for_all() -> None:
-    """Return when every process is here."""
-    if world_size() > 1:
-        dist.barrier()
+def lead(make: Callable[[], T]) -> T | None:
+    """``make()`` on process 0 while the others wait; None there.
+
+    Raises:
+        TubeletError: what ``make`` raised on process 0, on all.
+    """
+    made, refused = None, None
+    if rank() == 0:
+        try:
+            made = make()
+        except TubeletError as error:
+            if world_size() == 1:
+                raise
+            refused = error
+    raise_together(refused)
+    return made
+
+
+def raise_together(error: TubeletError | None) -> None:
+    """Return when every process is here; if any of them brings an error, all raise it."""
+    if world_size() == 1:
+        if error is not None:
+            raise error
+        return
+    for found in gather(error):
+        if found is not None:
+            raise found
+
+
+def gather(value: T) -> list[T]:
+    """Every process's ``value`` (picklable, small), by its number."""
+    found: list[Any] = [None] * world_size()
+    if world_size() == 1:
+        return [value]
+    dist.all_gather_object(found, value)
+    return found
 
 
 def open_run(create: Callable[[], RunDir], path: str | os.PathLike[str]) -> RunDir:
@@ -102,18 +138,7 @@ def open_run(create: Callable[[], RunDir], path: str | os.PathLike[str]) -> RunD
     Raises:
         TubeletError: what ``create`` raised on process 0.
     """
-    if world_size() == 1:
-        return create()
-    run, refused = None, [None]
-    if rank() == 0:
-        try:
-            run = create()
-        except TubeletError as error:
-            refused = [error]
-    dist.broadcast_object_list(refused, src=0)
-    if refused[0] is not None:
-        raise refused[0]
-    return run or Follower(Path(path))
+    return lead(create) or Follower(Path(path))
 
 
 class Follower(RunDir):
@@ -137,7 +162,7 @@ class Losses(nn.Module):
 
     def __init__(self, model: nn.Module, losses: Callable[[Any, int], dict[str, Tensor]]):
         super().__init__()
-        self.model, self._losses = model, losses
+        self.model, self._losses, self.sharded = model, losses, False
 
     def forward(self, batch: Any, step: int) -> dict[str, Tensor]:
         """The terms; only ``loss`` keeps its gradient."""
@@ -146,20 +171,65 @@ class Losses(nn.Module):
 
 
 def distribute(
-    model: nn.Module, losses: Callable[[Any, int], dict[str, Tensor]]
+    model: nn.Module, losses: Callable[[Any, int], dict[str, Tensor]], *, shard: bool = False
 ) -> Losses | DistributedDataParallel:
-    """``losses`` whose backward pass averages gradients over all processes."""
+    """``losses`` whose backward pass averages gradients over all processes.
+
+    Args:
+        shard: split every parameter of ``model`` over the processes, in place (they become
+            DTensors): make the optimiser after this. False copies the model to each.
+
+    Raises:
+        ConfigError: torchrun started several processes that were not brought together.
+    """
     alone = Losses(model, losses)
     if world_size() == 1:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError(
+                f"torchrun started {os.environ['WORLD_SIZE']} processes, and this trains in one: "
+                "start it without torchrun (`tubelet pretrain` is what spreads)"
+            )
         return alone
-    return DistributedDataParallel(alone, find_unused_parameters=True, broadcast_buffers=False)
+    over_processes(model)
+    if not shard:
+        return DistributedDataParallel(alone, find_unused_parameters=True, broadcast_buffers=False)
+    from .sharding import shard_
+
+    shard_(alone)
+    alone.sharded = True
+    return alone
 
 
-def without_exchange(forward: nn.Module, held: bool) -> AbstractContextManager[None]:
+def is_sharded(forward: nn.Module) -> bool:
+    """Whether :func:`distribute` split the model."""
+    return isinstance(forward, Losses) and forward.sharded
+
+
+@contextmanager
+def without_exchange(forward: nn.Module, held: bool) -> Iterator[None]:
     """While open, and if ``held``, backward passes add up gradients without averaging them."""
-    if held and isinstance(forward, DistributedDataParallel):
-        return forward.no_sync()
-    return nullcontext()
+    if isinstance(forward, DistributedDataParallel) and held:
+        with forward.no_sync():
+            yield
+        return
+    if is_sharded(forward):
+        from .sharding import exchange
+
+        exchange(forward, not held)
+    yield
+
+
+@contextmanager
+def callable_parts(forward: nn.Module) -> Iterator[None]:
+    """While open, parts of the model may be called by themselves; if it is sharded, by all
+    processes alike."""
+    if not is_sharded(forward):
+        yield
+        return
+    from .sharding import gathered
+
+    with gathered(forward):
+        yield
 
 
 def agree(values: Mapping[str, float], stop: bool, device: str) -> tuple[dict[str, float], bool]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..core.errors import ConfigError
 from ..core.rng import stream_seed, torch_generator
 from ..core.run import RunDir
+from .checkpoint import latest_checkpoint, load_checkpoint
 from .encoder import EncoderConfig, TubeletEncoder
 from .engine import LoopConfig, fit
 from .masked import MaskedModel, MaskingConfig
@@ -268,4 +269,14 @@ def pretrain(
         device=device,
         description="pretrain",
     )
-    return model
+    return _whole(model, config, run, device) if config.loop.shard else model
+
+
+def _whole(model: PretrainModel, config: PretrainConfig, run: RunDir, device: str) -> PretrainModel:
+    """A sharded model's last checkpoint as a model that needs no other process."""
+    checkpoint = latest_checkpoint(run.path)
+    if world_size() == 1 or checkpoint is None:
+        return model
+    loaded = build(config, device=device)
+    load_checkpoint(checkpoint, model=loaded)
+    return loaded.eval()

@@ -28,6 +28,10 @@ from .encoder import TubeletEncoder
 from .formats.checkpoint import MANIFEST, Checkpoint
 from .pretrain import PretrainConfig, PretrainModel, with_objective
 
+_LOOP = ("log_every", "save_every", "keep", "background", "shard", "checkpoint_blocks", "compile")
+_MAY_DIFFER = (*MAY_DIFFER, *(f"train.loop.{name}" for name in _LOOP))
+"""Keys that a resumed run may change: how it is spread, saved and logged, not what is learned."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainRunConfig:
@@ -107,26 +111,25 @@ def _pretrain(
     probe: Callable[[TubeletEncoder], dict[str, float]] | None,
     device: str,
 ) -> PretrainModel:
-    with parallel.first_before_others():
-        index = _indexed(config)
+    index = parallel.in_turn(lambda: _indexed(config))
     teacher = load_encoder(config.teacher, device=device) if config.teacher else None
     start = find_checkpoint(config.start_from) if config.start_from else None
     train, clips = _resolved(config, index, teacher)
-    leads = parallel.rank() == 0
 
     def create() -> RunDir:
-        return RunDir.create(config.out, config, resume=config.resume, may_differ=MAY_DIFFER)
+        return RunDir.create(config.out, config, resume=config.resume, may_differ=_MAY_DIFFER)
 
     with parallel.open_run(create, config.out) as run:
-        if leads:
-            write_corpus(run.path, index, train.encoder)
+        parallel.lead(lambda: write_corpus(run.path, index, train.encoder))
         stream: list[ClipBatches] = []
 
         def batches(first_step: int) -> Iterator[Any]:
             size = parallel.local_batch(train.batch_size)
-            with parallel.first_before_others():  # a cache is made by one process
-                stream.append(_batches(config, index, clips, size, first_step, run.path))
-            return stream[-1]
+            made = parallel.in_turn(  # a cache is made by one process
+                lambda: _batches(config, index, clips, size, first_step, run.path)
+            )
+            stream.append(made)
+            return made
 
         def describe(batch: Any) -> str:
             return ", ".join(sorted({index.entries[i].path for i in batch.video_ids.tolist()}))
@@ -142,13 +145,7 @@ def _pretrain(
             start_from=start,
             device=device,
         )
-        if leads and stream:
-            report = f"{index.report()}\n{stream[-1].report()}\n"
-            atomic_write_text(run.path / "corpus.txt", report)
-        if leads:
-            text = _verdict(run.path, train.encoder.width)
-            atomic_write_text(run.path / "verdict.txt", text + "\n")
-        parallel.wait_for_all()
+        parallel.lead(lambda: _write_findings(run.path, index, stream, train.encoder.width))
     return model
 
 
@@ -247,7 +244,10 @@ def _augmentation(
     return lambda video, generator: augment(video, config.augmentation, generator)
 
 
-def _verdict(run: Path, width: int) -> str:
-    """The verdict on the run's last diagnostics."""
+def _write_findings(run: Path, index: CorpusIndex, stream: list[ClipBatches], width: int) -> None:
+    """``corpus.txt`` (unless nothing was left to train) and ``verdict.txt``."""
+    if stream:
+        atomic_write_text(run / "corpus.txt", f"{index.report()}\n{stream[-1].report()}\n")
     last = next(line for line in reversed(read_metrics(run)) if "clip_std" in line)
-    return verdict({k: math.nan if v is None else v for k, v in last.items()}, width=width)
+    text = verdict({k: math.nan if v is None else v for k, v in last.items()}, width=width)
+    atomic_write_text(run / "verdict.txt", text + "\n")
