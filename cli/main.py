@@ -22,10 +22,12 @@ from ..core.errors import ConfigError, Stopped, TubeletError
 
 VERBS = {
     "demo": "everything below in one go: from no data to a report with success rates",
+    "data": "index, look at, pack, measure and generate corpora of videos",
     "collect": "record interaction episodes in a MuJoCo environment as video and trajectories",
     "pretrain": "train an encoder on videos or images without labels (V-JEPA, LeJEPA, …)",
     "train": "train an action-conditioned world model on collected trajectories",
     "plan": "reach image goals with a world model and a planner, and measure success",
+    "bench": "run a suite: environments x models x planners x seeds, one table of results",
     "evaluate": "judge a frozen encoder by probes on labelled clips, beside floors",
     "convert": "checkpoints from and to Meta's, Hugging Face's and tubelet's formats",
     "convert-config": "Meta's training YAMLs as configs of `tubelet pretrain`",

@@ -23,7 +23,7 @@ import os
 import tomllib
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
@@ -62,8 +62,21 @@ def from_toml(cls: type[C], text: str, *, source: str = "config") -> C:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{source} is not valid TOML: {error}") from error
+    return from_table(cls, table, source=source)
+
+
+def from_table(
+    cls: type[C], table: Mapping[str, Any], *, base: C | None = None, source: str = "config"
+) -> C:
+    """Build ``cls`` from nested tables, as TOML or YAML gives them.
+
+    Args:
+        base: what missing keys are taken from; by default the fields' own defaults.
+
+    Raises :class:`ConfigError` as :func:`from_toml` does.
+    """
     errors: list[str] = []
-    config = _build(cls, table, None, "", _known_paths(cls), errors)
+    config = _build(cls, dict(table), base, "", _known_paths(cls), errors)
     if errors:
         count = "1 error" if len(errors) == 1 else f"{len(errors)} errors"
         raise ConfigError(f"{source} has {count}:\n" + "\n".join(f"  - {e}" for e in errors))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tubelet.core.config import from_toml, load_config, save_config, to_toml
+from tubelet.core.config import from_table, from_toml, load_config, save_config, to_toml
 from tubelet.core.errors import ConfigError
 
 
@@ -161,3 +161,23 @@ def test_the_one_string_without_a_spelling_is_refused():
     with pytest.raises(ConfigError, match="note is the text 'none'"):
         to_toml(Train(note="none"))
     assert from_toml(Train, to_toml(Train(name="none"))).name == "none"
+
+
+def test_tables_change_a_base_key_by_key():
+    @dataclass(frozen=True, kw_only=True)
+    class Inner:
+        a: int = 1
+        b: int = 2
+
+    @dataclass(frozen=True, kw_only=True)
+    class Outer:
+        name: str = "x"
+        inner: Inner = field(default_factory=Inner)
+
+    base = Outer(name="y", inner=Inner(a=7, b=8))
+    assert from_table(Outer, {"inner": {"b": 9}}, base=base) == Outer(
+        name="y", inner=Inner(a=7, b=9)
+    )
+    assert from_table(Outer, {"inner": {"b": 9}}) == Outer(inner=Inner(b=9))
+    with pytest.raises(ConfigError, match=r"suite: unknown key|inner.c"):
+        from_table(Outer, {"inner": {"c": 9}}, base=base)

@@ -1,0 +1,176 @@
+"""One job of a benchmark suite, in a process of its own: collect, pretrain, train, or play.
+
+    python -m tubelet.benchmarks.cell '{"suite": "suite.yaml", "do": "train", "env": "reacher", …}'
+
+Folders below the run: ``data/ENV``, ``pretrain/ENV/MODEL/SEED``, ``train/ENV/MODEL/SEED``,
+``episodes/ENV-KIND.npz`` and ``results/``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..datasets.trajectories import TrajectorySet
+from ..envs import make
+from ..envs.collect import collect
+from ..planning import MPCAgent, make_planner
+from ..vjepa.device import prepare
+from ..vjepa.pretrain_recipe import pretrain_encoder
+from ..vjepa.train_recipe import load_world_model, train_on_trajectories
+from . import suite
+from .episodes import EpisodeSet
+from .grid import EnvEntry, ModelEntry, Suite, load_suite
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """What a job is told; see :func:`tubelet.benchmarks.grid.suite_jobs`."""
+
+    suite: str
+    out: str
+    do: str
+    env: str
+    model: str = ""
+    planner: str = ""
+    seed: int = 0
+    device: str = "auto"
+    threads: int = 0
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.out)
+
+    def data(self) -> str:
+        return str(self.folder / "data" / self.env)
+
+    def run(self, what: str) -> str:
+        return str(self.folder / what / self.env / self.model / str(self.seed))
+
+
+def run_cell(cell: Cell) -> None:
+    """Do the job. Raises what the verbs raise."""
+    plan = load_suite(cell.suite)
+    entry = plan.envs[cell.env]
+    if cell.do == "collect":
+        collect(replace(entry.collect, env=entry.env, out=cell.data()))
+    elif cell.do == "episodes":
+        for kind in entry.kinds:
+            _episodes(cell, plan, entry, kind)
+    elif cell.do == "pretrain":
+        _pretrain(cell, plan.models[cell.model])
+    elif cell.do == "train":
+        _train(cell, plan.models[cell.model], entry)
+    else:
+        methods = {"floors": _floors, "oracle": _oracle, "plan": _plan}[cell.do](cell, plan, entry)
+        for kind in entry.kinds:
+            suite.run_goal_reaching(
+                cell.folder,
+                methods,
+                _episodes(cell, plan, entry, kind),
+                image_size=entry.collect.image_size,
+                films=0 if cell.do == "floors" else 2,
+            )
+
+
+def _pretrain(cell: Cell, model: ModelEntry) -> None:
+    assert model.pretrain is not None
+    config = replace(
+        model.pretrain,
+        videos=cell.data(),
+        out=cell.run("pretrain"),
+        resume=True,
+        threads=cell.threads,
+        device=cell.device,
+        train=replace(model.pretrain.train, seed=cell.seed),
+    )
+    pretrain_encoder(config)
+
+
+def _train(cell: Cell, model: ModelEntry, entry: EnvEntry) -> None:
+    """Actions are as wide, and frames as large, as the environment's data."""
+    width = TrajectorySet.open(cell.data()).arrays()["action"].shape[1]
+    shape = {"action_dim": width, "image_size": entry.collect.image_size}
+    config = replace(
+        model.train,
+        data=cell.data(),
+        out=cell.run("train"),
+        resume=True,
+        encoder=cell.run("pretrain") if model.pretrain is not None else model.train.encoder,
+        threads=cell.threads,
+        device=cell.device,
+        train=replace(
+            model.train.train, seed=cell.seed, model=replace(model.train.train.model, **shape)
+        ),
+    )
+    train_on_trajectories(config)
+
+
+def _plan(cell: Cell, plan: Suite, entry: EnvEntry) -> list[suite.Method]:
+    device = prepare(cell.device, cell.threads)
+    model = load_world_model(cell.run("train"), device=device)
+    mpc = replace(entry.mpc, action_block=model.config.action_block)
+    width = model.action_dim // (mpc.action_block if mpc.hold else 1)
+    planner = make_planner(plan.planners[cell.planner], width, entry.cost)
+    return [
+        suite.Method(
+            name=f"{cell.model}, {cell.planner}",
+            agent=suite.StoredPixels(MPCAgent(model, planner, mpc)),
+            seed=cell.seed,
+            context_frames=model.config.encoder.tubelet,
+            context_stride=model.config.frame_gap,
+        )
+    ]
+
+
+def _oracle(cell: Cell, plan: Suite, entry: EnvEntry) -> list[suite.Method]:
+    from ..envs.oracle import SimulatorDynamics
+
+    env = make(entry.env, render_obs=False)
+    dynamics = SimulatorDynamics(env, action_block=entry.action_block, threads=cell.threads or 2)
+    mpc = replace(entry.mpc, action_block=entry.action_block)
+    width = dynamics.action_dim // (mpc.action_block if mpc.hold else 1)
+    planner = make_planner(plan.planners[cell.planner], width, entry.cost)
+    agent = MPCAgent(dynamics, planner, mpc)
+    name = f"simulator oracle, {cell.planner}"
+    return [suite.Method(name=name, agent=agent, role="ceiling", privileged=True)]
+
+
+def _floors(cell: Cell, plan: Suite, entry: EnvEntry) -> list[suite.Method]:
+    data = TrajectorySet.open(cell.data())
+    return suite.standard_floors(
+        budget=entry.budget,
+        action_dim=int(np.prod(data.arrays()["action"].shape[1:])),
+        trajectories=data,
+        image_size=entry.collect.image_size,
+        seed=plan.problems_seed,
+    )
+
+
+def _episodes(cell: Cell, plan: Suite, entry: EnvEntry, kind: suite.Kind) -> EpisodeSet:
+    """The problems of an environment; the job ``episodes`` draws them."""
+    return suite.episode_set(
+        cell.folder / "episodes" / f"{cell.env}-{kind}.npz",
+        entry.env,
+        kind,
+        entry.episodes,
+        seed=plan.problems_seed,
+        budget=entry.budget,
+        near_steps=entry.near_steps,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the cell given as JSON."""
+    (text,) = sys.argv[1:] if argv is None else argv
+    run_cell(Cell(**json.loads(text)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
