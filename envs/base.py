@@ -66,7 +66,9 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
             raise ConfigError(f"render_mode = {render_mode!r}: only 'rgb_array' is drawn")
         self._mj = load_mujoco()
         self.image_size, self.render_obs, self.render_mode = image_size, render_obs, render_mode
-        self.model = load_model(self.asset)
+        self.model = self.load_scene()
+        self.scene: MjModel | None = None
+        """What draws of factors start from (:mod:`.factors`); None before the first."""
         self.camera = self._checked_camera(camera)
         self._data = self._mj.MjData(self.model)
         self._scratch = self._mj.MjData(self.model)  # for rendering and for building states
@@ -80,6 +82,14 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         if render_obs:
             spaces["pixels"] = box(0, 255, (image_size, image_size, 3), np.uint8)
         self.observation_space: Any = gymnasium.spaces.Dict(spaces)
+
+    def load_scene(self) -> MjModel:
+        """The compiled scene; environments share it and never change it."""
+        return load_model(self.asset)
+
+    def spec_of_scene(self) -> Any:
+        """The scene as a new ``mujoco.MjSpec``, to be changed and compiled."""
+        return self._mj.MjSpec.from_string(_text(self.asset))
 
     # What a subclass defines.
 
@@ -154,14 +164,20 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         """Start an episode from ``options["state"]`` towards ``options["goal_state"]``.
 
         Either may be left out and is then drawn from ``seed``'s stream (the state always first).
+        ``options["factors"]`` (:class:`.factors.Factors`) changes looks, sizes and masses first,
+        until others are given.
 
         Raises:
             ConfigError: an unknown option, or a state of another length.
         """
         super().reset(seed=seed)
         options = options or {}
-        if unknown := set(options) - {"state", "goal_state"}:
-            raise ConfigError(f"unknown reset options {sorted(unknown)}: use state and goal_state")
+        if unknown := set(options) - {"state", "goal_state", "factors"}:
+            raise ConfigError(
+                f"unknown reset options {sorted(unknown)}: use state, goal_state and factors"
+            )
+        if "factors" in options:
+            options["factors"].apply(self)
         state, goal = options.get("state"), options.get("goal_state")
         state = self.sample_state(self.np_random) if state is None else state
         self.remember(self._checked(state, "state"))
@@ -217,6 +233,13 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
     def render_goal(self) -> np.ndarray:
         """The goal image: uint8 ``[H, W, 3]``."""
         return self.render_state(self.goal_state)
+
+    def use_model(self, model: MjModel) -> None:
+        """Go on in another model with the same joints and actuators; the state is kept."""
+        state = self.get_state()
+        self.model = model
+        self._data, self._scratch = self._mj.MjData(model), self._mj.MjData(model)
+        self.set_state(state)
 
     def position(self, state: State) -> np.ndarray:
         """The joint positions (``qpos``) inside a state: float64 ``[..., nq]``."""
@@ -277,7 +300,8 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         self._mj.mj_setState(self.model, self._scratch, state, self._spec)
         self._mj.mj_kinematics(self.model, self._scratch)
         self._mj.mj_camlight(self.model, self._scratch)
-        renderer = shared_renderer(self.model, self.image_size, self.camera)
+        alike = self.model if self.scene is None else self.scene
+        renderer = shared_renderer(alike, self.image_size, self.camera)
         return renderer.render(self.model, self._scratch)
 
     def _checked_camera(self, camera: str) -> str:
@@ -300,5 +324,8 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
 @functools.cache
 def load_model(asset: str) -> MjModel:
     """The compiled scene ``assets/<asset>``, one per process (environments never change it)."""
-    text = (Path(__file__).parent / "assets" / asset).read_text(encoding="utf-8")
-    return load_mujoco().MjModel.from_xml_string(text)
+    return load_mujoco().MjModel.from_xml_string(_text(asset))
+
+
+def _text(asset: str) -> str:
+    return (Path(__file__).parent / "assets" / asset).read_text(encoding="utf-8")

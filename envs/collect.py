@@ -23,6 +23,7 @@ from ..datasets.trajectories import TrajectorySet, TrajectoryWriter
 from . import make
 from .base import GoalEnv
 from .coverage import coverage
+from .factors import FactorConfig, Factors, draw_factors
 from .policies import PolicyMix, mixed_policy
 from .rendering import gl_backend, load_mujoco
 from .workers import Fault, run_jobs
@@ -55,6 +56,8 @@ class CollectConfig:
     """Seed of all starts and actions."""
     camera: str = "top"
     """The scene's camera that films."""
+    factors: FactorConfig = field(default_factory=FactorConfig)
+    """What looks and weighs different in every episode; nothing by default."""
     workers: int = 0
     """Processes; 0 is one per core. Does not change the result."""
     timeout: float = 300.0
@@ -102,6 +105,8 @@ def collect(config: CollectConfig) -> TrajectorySet:
 
 def run_episode(config: CollectConfig, env: GoalEnv, index: int) -> dict[str, np.ndarray]:
     """Play episode ``index``: the arrays that ``TrajectoryWriter.add_episode`` takes."""
+    if config.factors.kinds:
+        episode_factors(config, index).apply(env)
     rng = numpy_generator(config.seed, "collect", index)
     observation, info = env.reset(
         options={"state": env.sample_state(rng), "goal_state": env.sample_goal(rng)}
@@ -125,6 +130,11 @@ def run_episode(config: CollectConfig, env: GoalEnv, index: int) -> dict[str, np
     }
 
 
+def episode_factors(config: CollectConfig, index: int) -> Factors:
+    """How episode ``index`` differs in looks and weights: the same whenever it is asked."""
+    return draw_factors(numpy_generator(config.seed, "factors", index), config.factors)
+
+
 def _writer(config: CollectConfig, env: GoalEnv) -> TrajectoryWriter:
     """The set's writer; what must be equal to go on with a set is in its metadata."""
     return TrajectoryWriter.create(
@@ -140,6 +150,7 @@ def _writer(config: CollectConfig, env: GoalEnv) -> TrajectoryWriter:
             "seed": config.seed,
             "camera": config.camera,
             "policy": asdict(config.policy),
+            "factors": {**asdict(config.factors), "kinds": list(config.factors.kinds)},
             "mujoco": load_mujoco().__version__,
         },
         task=f"explore {config.env}",
