@@ -35,6 +35,8 @@ class DynamicsConfig:
     """Weight of the one-step loss."""
     rollout_weight: float = 1.0
     """Weight of the multi-step loss."""
+    loss: Literal["l2", "l1"] = "l2"
+    """Mean squared or absolute error, of both."""
     sigreg_weight: float = 0.1
     """Weight of SIGReg (times the batch size, as in LeWM); needs latent = "vector"."""
     sigreg_slices: int = 128
@@ -115,8 +117,10 @@ def objective(config: DynamicsConfig) -> ObjectiveConfig:
     tempsim = TempsimConfig(kind=c.tempsim, weight=c.tempsim_weight)
     return ObjectiveConfig(
         target=TargetConfig(kind="shared"),
-        regress=RegressConfig(kind="l2", weight=c.teacher_weight) if c.teacher_weight else None,
-        multistep=MultistepConfig(weight=c.rollout_weight) if c.rollout_weight else None,
+        regress=RegressConfig(kind=c.loss, weight=c.teacher_weight) if c.teacher_weight else None,
+        multistep=MultistepConfig(kind=c.loss, weight=c.rollout_weight)
+        if c.rollout_weight
+        else None,
         sigreg=sigreg if vector and c.sigreg_weight else None,
         vicreg=spread if c.std_weight or c.cov_weight else None,
         tempsim=tempsim if c.tempsim_weight else None,

@@ -1,4 +1,4 @@
-"""Named configs: encoders from a CPU demo to ViT-g, and three kinds of world model.
+"""Named configs of pretraining, from a CPU demo to ViT-g; world models are in world_presets.
 
 >>> preset("nano").encoder.width
 96
@@ -14,15 +14,15 @@ from collections.abc import Callable
 from ..core.config import did_you_mean
 from ..core.errors import ConfigError
 from ..datasets.clips import ClipConfig
-from .action_predictor import ActionPredictorConfig
-from .dynamics import DynamicsConfig
 from .encoder import EncoderConfig
 from .engine import LoopConfig
 from .objectives.presets import vjepa2
 from .optim import OptimConfig, vjepa2_schedule
 from .predictor import PredictorConfig
 from .pretrain import PretrainConfig
-from .world_model import WorldModelConfig
+from .world_presets import WORLD_MODELS as WORLD_MODELS
+from .world_presets import end_to_end_encoder as end_to_end_encoder
+from .world_presets import world_model as world_model
 
 # --- pretraining, small machines --------------------------------------------------------------
 
@@ -132,86 +132,6 @@ def clips(name: str) -> ClipConfig:
     if name == "nano":
         return ClipConfig(frames=6, frame_step=3, size=64)
     return ClipConfig(frames=16, fps=4, size=128 if name in ("tiny", "small") else 256)
-
-
-# --- world models -----------------------------------------------------------------------------
-
-
-def vjepa_vector(encoder: EncoderConfig) -> DynamicsConfig:
-    """One learned vector per observation on a frozen encoder's cached tokens (with SIGReg)."""
-    return DynamicsConfig(
-        model=_vector_model(encoder),
-        freeze_encoder=True,
-        sigreg_weight=0.5,
-        optim=_dynamics_optim(),
-        loop=LoopConfig(steps=2000, report_every=500, save_every=200),
-    )
-
-
-def vjepa_tokens(encoder: EncoderConfig) -> DynamicsConfig:
-    """A frozen encoder's standardised tokens themselves, averaged over 2 x 2 neighbours."""
-    return DynamicsConfig(
-        model=WorldModelConfig(
-            encoder=encoder,
-            latent="tokens",
-            pool=2,
-            predictor=ActionPredictorConfig(width=128, depth=4, heads=4),
-        ),
-        freeze_encoder=True,
-        horizon=3,
-        batch_size=32,
-        loop=LoopConfig(steps=3000, report_every=500, save_every=1000),
-    )
-
-
-def end_to_end(encoder: EncoderConfig) -> DynamicsConfig:
-    """Encoder and dynamics trained together from pixels: prediction and SIGReg (as LeWM)."""
-    return DynamicsConfig(
-        model=_vector_model(encoder),
-        batch_size=48,
-        sigreg_weight=0.5,
-        optim=_dynamics_optim(),
-        loop=LoopConfig(steps=1200, report_every=300, save_every=200),
-    )
-
-
-def end_to_end_encoder() -> EncoderConfig:
-    """The encoder of the end-to-end recipe on a CPU: few tokens, so many steps."""
-    return EncoderConfig(width=128, depth=2, heads=4, patch=16)
-
-
-def _vector_model(encoder: EncoderConfig) -> WorldModelConfig:
-    return WorldModelConfig(
-        encoder=encoder,
-        latent="vector",
-        latent_dim=32,
-        predictor=ActionPredictorConfig(width=160, depth=2, heads=4),
-    )
-
-
-def _dynamics_optim() -> OptimConfig:
-    return OptimConfig(
-        lr=1e-3,
-        start_lr=0.0,
-        final_lr=0.0,
-        warmup=0.05,
-        weight_decay=1e-3,
-        final_weight_decay=1e-3,
-        betas=(0.9, 0.98),
-        clip=1.0,
-    )
-
-
-WORLD_MODELS: dict[str, Callable[[EncoderConfig], DynamicsConfig]] = {
-    "vjepa_vector": vjepa_vector,
-    "vjepa_tokens": vjepa_tokens,
-    "end_to_end": end_to_end,
-}
-
-
-def world_model(name: str, encoder: EncoderConfig) -> DynamicsConfig:
-    """The world-model config called ``name``. Raises ConfigError with the nearest name."""
-    return _find(WORLD_MODELS, name)(encoder)
 
 
 def _find(table: dict[str, Callable], name: str) -> Callable:

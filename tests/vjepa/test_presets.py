@@ -7,6 +7,7 @@ from tubelet.core.config import from_toml, to_toml
 from tubelet.core.errors import ConfigError
 from tubelet.vjepa import presets
 from tubelet.vjepa.dynamics import DynamicsConfig
+from tubelet.vjepa.dynamics_config import objective
 from tubelet.vjepa.encoder import TubeletEncoder
 from tubelet.vjepa.predictor import MaskedPredictor
 from tubelet.vjepa.pretrain import PretrainConfig
@@ -57,8 +58,27 @@ def test_world_models_take_any_encoder(name):
     config = presets.world_model(name, encoder)
     assert config.model.encoder == encoder
     assert from_toml(DynamicsConfig, to_toml(config)) == config
-    assert config.freeze_encoder == name.startswith("vjepa")
-    assert millions(WorldModel(config.model)) < 10
+    assert config.freeze_encoder == name.startswith(("vjepa", "dino"))
+    assert millions(WorldModel(config.model)) < 30
+
+
+def test_published_world_models_are_their_losses():
+    """What tells the recipes apart, from their papers."""
+
+    def terms(name):
+        return set(objective(presets.world_model(name, presets.nano().encoder)).terms())
+
+    assert terms("lewm") == {"regress", "sigreg"}
+    assert terms("pldm") == {"multistep", "vicreg", "tempsim", "idm"}
+    assert terms("dino-wm") == {"regress"}
+    assert terms("vjepa2-ac") == {"regress", "multistep"}
+    ac = presets.world_model("vjepa2-ac", presets.nano().encoder)
+    assert objective(ac).regress.kind == objective(ac).multistep.kind == "l1"
+    actions = {
+        name: presets.world_model(name, presets.nano().encoder).model.predictor.conditioning
+        for name in ("lewm", "dino-wm", "vjepa2-ac")
+    }
+    assert actions == {"lewm": "adaln", "dino-wm": "concat", "vjepa2-ac": "tokens"}
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
