@@ -27,6 +27,7 @@ from .features import (
     extract,
     pixels,
     probe_logits,
+    reader,
     untrained,
     weights_digest,
 )
@@ -50,7 +51,8 @@ def evaluate(config: EvaluateConfig, checkpoint: Checkpoint, device: str = "cpu"
     if config.probe == "imported":
         return _imported(config, checkpoint, device)
     clips, pool = read_clips(config), config.probe != "attentive"
-    mine = _extract(config, clips, encoder, weights_digest(encoder), pool, device)
+    layers = config.protocol.layers
+    mine = _extract(config, clips, reader(encoder, layers), weights_digest(encoder), pool, device)
     clips = clips.without(list(mine.bad))
     if config.export:
         from .pictures import export_features
@@ -60,7 +62,8 @@ def evaluate(config: EvaluateConfig, checkpoint: Checkpoint, device: str = "cpu"
     probes = {"encoder": config.probe}
     if config.floors:
         fresh = untrained(encoder, config.seed)
-        values = _extract(config, clips, fresh, weights_digest(fresh), pool, device).values
+        encode, identity = reader(fresh, layers), weights_digest(fresh)
+        values = _extract(config, clips, encode, identity, pool, device).values
         rows["untrained encoder"] = _judged(config, clips, values, config.probe, device)
         probes["untrained encoder"] = config.probe
         probes["pixel PCA"] = "linear" if config.probe == "attentive" else config.probe
@@ -152,7 +155,9 @@ def _imported(config: EvaluateConfig, checkpoint: Checkpoint, device: str) -> Ta
         except VideoDecodeError as error:
             bad[path] = error.reason
             continue
-        found.append(average_views(probe_logits(checkpoint.encoder, probe.to(device), clips)))
+        layers = config.protocol.layers
+        logits = probe_logits(checkpoint.encoder, probe.to(device), clips, layers)
+        found.append(average_views(logits))
         rows.append(number)
     check_bad_share(data.source, bad.items(), len(data), config.max_bad_share, "files")
     right, _ = score(torch.stack(found)[None].numpy(), data.labels[rows])

@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from ...core.progress import progress
 from ...core.rng import stream_seed
 from ...datasets.corpus import check_bad_share
 from ...vjepa.encoder import TubeletEncoder
-from .protocol import FrozenProtocol, read_views
+from .protocol import FrozenProtocol, layer_numbers, read_views
 
 SAVE_SECONDS = 30.0
 """At most so much of an extraction is done again after a kill."""
@@ -72,16 +73,54 @@ def average_views(logits: Tensor) -> Tensor:
     return logits.float().softmax(-1).mean(-2)
 
 
+def reader(encoder: TubeletEncoder, layers: int = 1) -> Encode:
+    """What gives out the tokens that a probe reads: of the last block, or of several, all of them
+    normed as the last one's are, layer after layer (``[B, layers * N, D]``).
+
+    Which: :func:`.protocol.layer_numbers`. A level with a norm of its own (V-JEPA 2.1) goes through
+    that. Raises ConfigError for more layers than the encoder has.
+    """
+    numbers = layer_numbers(encoder.config.depth, layers)
+    if layers == 1:
+        return encoder
+    return partial(_layer_tokens, encoder, numbers)
+
+
+def _layer_tokens(encoder: TubeletEncoder, numbers: Sequence[int], video: Tensor) -> Tensor:
+    found: dict[int, list[Tensor]] = {number: [] for number in numbers}
+
+    def keep(number: int) -> Callable[[nn.Module, Any, Tensor], None]:
+        return lambda block, inputs, tokens: found[number].append(tokens)
+
+    hooks = [encoder.blocks[n - 1].register_forward_hook(keep(n)) for n in numbers]
+    try:
+        encoder(video)  # which may take long clips one by one
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.cat([_norm(encoder, n)(torch.cat(found[n])) for n in numbers], dim=1)
+
+
+def _norm(encoder: TubeletEncoder, number: int) -> nn.Module:
+    levels = encoder.config.levels
+    if not levels:
+        return encoder.norm
+    return encoder.norms[levels.index(number) if number in levels else -1]
+
+
 @torch.inference_mode()
-def probe_logits(encoder: TubeletEncoder, probe: nn.Module, clips: Tensor) -> Tensor:
+def probe_logits(
+    encoder: TubeletEncoder, probe: nn.Module, clips: Tensor, layers: int = 1
+) -> Tensor:
     """Logits float32 ``[V, C]`` that a trained probe gives one file's views, in full precision.
 
     Args:
         probe: maps tokens ``[B, N, D]`` to logits ``[B, C]``, on the encoder's device.
         clips: uint8 ``[V, S, T, H, W, 3]``, what :func:`.protocol.read_views` gives.
+        layers: blocks that it reads, see :func:`reader`.
     """
     device = next(encoder.parameters()).device
-    tokens = encode_views(encoder, clips[None], str(device))[0]
+    tokens = encode_views(reader(encoder, layers), clips[None], str(device))[0]
     return torch.cat([probe(view[None].to(device)).float().cpu() for view in tokens])
 
 

@@ -43,6 +43,9 @@ class FrozenProtocol:
     """Side of the squares, in pixels."""
     short_side: int | None = None
     """Of the resized video with one view; None: int(crop * 256 / 224)."""
+    layers: int = 1
+    """Blocks whose tokens a probe reads, side by side: the last one, or 4 as published for what
+    moves finely; see :func:`layer_numbers`."""
     spacing: Literal["published", "even"] = "published"
     """published: frames * step frames of the video are spanned from end to end, so that distances
     are not all equal. even: exactly ``step`` apart."""
@@ -54,7 +57,7 @@ class FrozenProtocol:
     def __post_init__(self) -> None:
         wrong = [
             f"{name} = {getattr(self, name)}: must be 1 or more"
-            for name in ("frames", "step", "segments", "views")
+            for name in ("frames", "step", "segments", "views", "layers")
             if getattr(self, name) < 1
         ]
         if self.fps is not None and not 0 < self.fps < math.inf:
@@ -76,10 +79,25 @@ PROTOCOLS = {
     "ssv2": FrozenProtocol(),
     "k400": FrozenProtocol(segments=8),
     "coin": FrozenProtocol(segments=8),
-    "diving48": FrozenProtocol(frames=32, step=2, segments=4, crop=256),
-    "jester": FrozenProtocol(frames=32, step=2, segments=4, crop=256),
+    "diving48": FrozenProtocol(frames=32, step=2, segments=4, crop=256, layers=4),
+    "jester": FrozenProtocol(frames=32, step=2, segments=4, crop=256, layers=4),
 }
-"""Frames x segments x views of the published results (but for their number of layers)."""
+"""Frames x segments x views and layers of the published results."""
+
+
+def layer_numbers(depth: int, count: int) -> tuple[int, ...]:
+    """Numbers (from 1) of the blocks that are read of an encoder with ``depth`` of them, rising.
+
+    As published for V-JEPA 2: four of ViT-L's 24 are 18, 20, 22, 24; of ViT-g's 40: 25, 30, 35, 40.
+    Elsewhere they are an eighth of the depth apart, at least one, down from the last.
+
+    Raises ConfigError for more than there are.
+    """
+    if not 1 <= count <= depth:
+        raise ConfigError(f"protocol.layers = {count}: the encoder has {depth} blocks")
+    step = 2 if depth == 24 else max(1, depth // 8)
+    step = min(step, (depth - 1) // (count - 1)) if count > 1 else step
+    return tuple(depth - step * back for back in reversed(range(count)))
 
 
 def segment_frames(count: int, protocol: FrozenProtocol, step: int | None = None) -> np.ndarray:

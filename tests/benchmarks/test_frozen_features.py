@@ -1,6 +1,7 @@
 """Labelled lists, the protocol's frames and views, and features that are computed once."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,11 +15,19 @@ from tubelet.benchmarks.frozen.features import (
     encode_views,
     extract,
     pixels,
+    probe_logits,
+    reader,
     untrained,
     weights_digest,
 )
 from tubelet.benchmarks.frozen.labelled import read_labelled, split_rows
-from tubelet.benchmarks.frozen.protocol import FrozenProtocol, read_views, segment_frames
+from tubelet.benchmarks.frozen.protocol import (
+    PROTOCOLS,
+    FrozenProtocol,
+    layer_numbers,
+    read_views,
+    segment_frames,
+)
 from tubelet.core.errors import ConfigError, DatasetError
 from tubelet.datasets.video_writer import write_video
 from tubelet.vjepa.encoder import EncoderConfig, TubeletEncoder
@@ -173,6 +182,63 @@ def test_clips_are_encoded_apart_and_their_tokens_lie_side_by_side():
 def test_views_are_averaged_after_the_softmax():
     logits = torch.tensor([[0.0, 0.0], [np.log(3.0), 0.0]])  # 1/2, 1/2 and 3/4, 1/4
     torch.testing.assert_close(average_views(logits), torch.tensor([0.625, 0.375]))
+
+
+def cut(whole, depth):
+    """The first ``depth`` blocks of an encoder with its last norm, as an encoder."""
+    part = TubeletEncoder(replace(whole.config, depth=depth))
+    state = {k: v for k, v in whole.state_dict().items() if k in part.state_dict()}
+    part.load_state_dict(state)
+    return part.eval()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("side", [16, 184])  # few tokens; so many that clips go one by one
+def test_layers_are_those_of_shorter_encoders_side_by_side(side):
+    torch.manual_seed(1)
+    whole = TubeletEncoder(replace(ENCODER, depth=8)).eval()
+    for parameter in whole.parameters():
+        parameter.add_(0.05 * torch.randn_like(parameter))
+    video = torch.randint(0, 256, (2, 2, side, side, 3), dtype=torch.uint8)
+    read = reader(whole, 3)(video)
+    want = torch.cat([cut(whole, depth)(video) for depth in (6, 7, 8)], dim=1)
+    torch.testing.assert_close(read, want, atol=1e-5, rtol=1e-5)
+    assert not any(block._forward_hooks for block in whole.blocks)
+    assert reader(whole) is whole
+
+
+@torch.no_grad()
+def test_levels_of_an_encoder_are_normed_by_their_own_norms():
+    torch.manual_seed(1)
+    whole = TubeletEncoder(replace(ENCODER, depth=3, levels=(2, 3))).eval()
+    for norm in whole.norms:
+        norm.bias.copy_(torch.randn(12))
+    video = torch.randint(0, 256, (1, 2, 16, 16, 3), dtype=torch.uint8)
+    want = whole(video, all_levels=True).unflatten(-1, (2, 12)).transpose(1, 2).flatten(1, 2)
+    torch.testing.assert_close(reader(whole, 2)(video), want[:, [0, 1, 2, 3, 4, 5, 6, 7]])
+
+
+def test_the_published_layers():
+    assert layer_numbers(24, 4) == (18, 20, 22, 24)
+    assert layer_numbers(40, 4) == (25, 30, 35, 40)
+    assert layer_numbers(2, 2) == (1, 2)
+    assert layer_numbers(9, 4) == (6, 7, 8, 9)
+    assert layer_numbers(12, 1) == (12,)
+    assert PROTOCOLS["diving48"].layers == PROTOCOLS["jester"].layers == 4
+    with pytest.raises(ConfigError, match="layers = 4: the encoder has 2 blocks"):
+        reader(TubeletEncoder(replace(ENCODER, depth=2)), 4)
+
+
+def test_a_probe_gets_the_tokens_of_all_layers_of_every_clip_of_a_view():
+    model, seen = TubeletEncoder(replace(ENCODER, depth=4)).eval(), []
+
+    def probe(tokens):
+        seen.append(tokens.shape)
+        return tokens.mean(1)[:, :2]
+
+    clips = torch.zeros(3, 2, 2, 16, 16, 3, dtype=torch.uint8)  # views, segments, frames
+    assert probe_logits(model, probe, clips, layers=4).shape == (3, 2)
+    assert seen == [(1, 2 * 4 * 4, 12)] * 3
 
 
 def test_features_are_the_encoders_and_come_from_the_cache_the_second_time(
