@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.io import atomic_write_json
 from ..datasets.trajectories import TrajectorySet
 from ..envs import make
 from ..envs.collect import collect
@@ -24,6 +25,7 @@ from ..vjepa.device import prepare
 from ..vjepa.pretrain_recipe import pretrain_encoder
 from ..vjepa.train_recipe import load_world_model, train_on_trajectories
 from . import suite
+from .diagnose import diagnose
 from .episodes import EpisodeSet
 from .grid import EnvEntry, ModelEntry, Suite, load_suite
 
@@ -66,6 +68,8 @@ def run_cell(cell: Cell) -> None:
         _pretrain(cell, plan.models[cell.model])
     elif cell.do == "train":
         _train(cell, plan.models[cell.model], entry)
+    elif cell.do == "diagnose":
+        _diagnose(cell, plan, entry)
     else:
         methods = {"floors": _floors, "oracle": _oracle, "plan": _plan}[cell.do](cell, plan, entry)
         for kind in entry.kinds:
@@ -109,6 +113,21 @@ def _train(cell: Cell, model: ModelEntry, entry: EnvEntry) -> None:
         ),
     )
     train_on_trajectories(config)
+
+
+def _diagnose(cell: Cell, plan: Suite, entry: EnvEntry) -> None:
+    model = load_world_model(cell.run("train"), device=prepare(cell.device, cell.threads))
+    found = diagnose(
+        model,
+        TrajectorySet.open(cell.data()),
+        make(entry.env, render_obs=False).unwrapped,
+        entry.cost,
+        held_out=plan.models[cell.model].train.held_out,
+        horizon=plan.models[cell.model].train.train.horizon,
+    )
+    where = {"env": cell.env, "model": cell.model, "seed": cell.seed}
+    path = cell.folder / "diagnoses" / f"{cell.env}.{cell.model}.{cell.seed}.json"
+    atomic_write_json(path, where | {"cells": found.cells()})
 
 
 def _plan(cell: Cell, plan: Suite, entry: EnvEntry) -> list[suite.Method]:

@@ -32,7 +32,7 @@ def success_bars(board: Leaderboard) -> str:
     """Success @end as bars with Wilson whiskers, success @any as hollow marks."""
 
     def draw(figure: Figure) -> None:
-        axes = _axes(figure, 1)[0]
+        axes = axes_of(figure, 1)[0]
         rows = board.rows[::-1]
         y = np.arange(len(rows))
         end = np.array([[r.at_end.value, r.at_end.low, r.at_end.high] for r in rows]) * 100
@@ -49,7 +49,7 @@ def success_bars(board: Leaderboard) -> str:
         axes.grid(axis="x", alpha=0.2, color=INK)
         axes.legend(loc="lower right", frameon=False, fontsize=8)
 
-    return _svg(draw, (7.5, 0.9 + 0.36 * len(board.rows)))
+    return svg(draw, (7.5, 0.9 + 0.36 * len(board.rows)))
 
 
 def distance_curves(results: Sequence[GoalReachingResult]) -> str:
@@ -60,7 +60,7 @@ def distance_curves(results: Sequence[GoalReachingResult]) -> str:
         groups.setdefault(result.name, []).append(result)
 
     def draw(figure: Figure) -> None:
-        panels = _axes(figure, len(names))
+        panels = axes_of(figure, len(names))
         for axes, key in zip(panels, names, strict=True):
             for i, (name, group) in enumerate(groups.items()):
                 values = np.concatenate([r.distance[key] for r in group])
@@ -80,14 +80,14 @@ def distance_curves(results: Sequence[GoalReachingResult]) -> str:
             handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8
         )
 
-    return _svg(draw, (4.6 * len(names), 3.4 + 0.2 * (len(groups) // 4)))
+    return svg(draw, (4.6 * len(names), 3.4 + 0.2 * (len(groups) // 4)))
 
 
 def landscape_maps(landscape: Landscape) -> str:
     """Latent cost and true distance over the same grid, the goal marked."""
 
     def draw(figure: Figure) -> None:
-        panels = _axes(figure, 2)
+        panels = axes_of(figure, 2)
         maps = {
             f"latent cost ({landscape.name})": landscape.cost,
             f"true distance ({landscape.distance_name})": landscape.distance,
@@ -103,7 +103,7 @@ def landscape_maps(landscape: Landscape) -> str:
             bar = figure.colorbar(mesh, ax=axes)
             bar.outline.set_visible(False)  # type: ignore[operator]
 
-    return _svg(draw, (9.2, 3.7))
+    return svg(draw, (9.2, 3.7))
 
 
 def training_curves(metrics: Mapping[str, Sequence[Mapping[str, Any]]], most: int = 12) -> str:
@@ -117,7 +117,7 @@ def training_curves(metrics: Mapping[str, Sequence[Mapping[str, Any]]], most: in
     names = sorted((k for k in keys if k != "step"), key=lambda k: "loss" not in k)[:most]
 
     def draw(figure: Figure) -> None:
-        panels = _axes(figure, len(names), columns=3)
+        panels = axes_of(figure, len(names), columns=3)
         for axes, key in zip(panels, names, strict=True):
             for i, (run, lines) in enumerate(metrics.items()):
                 points = [(m["step"], m[key]) for m in lines if m.get(key) is not None]
@@ -130,7 +130,7 @@ def training_curves(metrics: Mapping[str, Sequence[Mapping[str, Any]]], most: in
             if axes.get_legend_handles_labels()[1] and len(metrics) > 1:
                 axes.legend(fontsize=7, frameon=False)
 
-    return _svg(draw, (9.6, 2.3 * -(-len(names) // 3)))
+    return svg(draw, (9.6, 2.3 * -(-len(names) // 3)))
 
 
 def probe_curves(probes: Sequence[ProbeResult]) -> str:
@@ -140,7 +140,7 @@ def probe_curves(probes: Sequence[ProbeResult]) -> str:
         groups.setdefault(probe.name, []).append(probe)
 
     def draw(figure: Figure) -> None:
-        axes = _axes(figure, 1)[0]
+        axes = axes_of(figure, 1)[0]
         for i, (name, group) in enumerate(groups.items()):
             colour = PALETTE[i % len(PALETTE)]
             timed = sorted((p for p in group if p.step is not None), key=lambda p: p.step or 0)
@@ -166,10 +166,10 @@ def probe_curves(probes: Sequence[ProbeResult]) -> str:
         axes.grid(alpha=0.2, color=INK)
         axes.legend(fontsize=8, frameon=False)
 
-    return _svg(draw, (7.5, 3.4))
+    return svg(draw, (7.5, 3.4))
 
 
-def _axes(figure: Figure, count: int, columns: int | None = None) -> list[Axes]:
+def axes_of(figure: Figure, count: int, columns: int | None = None) -> list[Axes]:
     """``count`` bare axes in a grid, without the box around them."""
     columns = min(count, columns or count)
     rows = -(-count // columns)
@@ -179,7 +179,7 @@ def _axes(figure: Figure, count: int, columns: int | None = None) -> list[Axes]:
     return panels
 
 
-def _svg(draw: Callable[[Figure], None], size: tuple[float, float]) -> str:
+def svg(draw: Callable[[Figure], None], size: tuple[float, float]) -> str:
     """An ``<svg>`` element of what ``draw`` puts on a fresh figure of ``size`` inches."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -232,6 +232,7 @@ def suite_jobs(suite_: Suite, source: str, out: Path, *, device: str, threads: i
                 if model.pretrain is not None:
                     before = add(f"pretrain/{env}/{name}/{seed}", (data,), do="pretrain", **where)
                 trained = add(f"train/{env}/{name}/{seed}", (before,), do="train", **where)
+                add(f"diagnose/{env}/{name}/{seed}", (trained,), do="diagnose", **where)
                 for planner in suite_.planners:
                     add(
                         f"plan/{env}/{name}/{seed}/{planner}",

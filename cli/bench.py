@@ -76,8 +76,9 @@ def run(config: Config) -> int:
 
 
 def _report(out: Path) -> None:
+    from ..benchmarks.grid_report import build_suite_report
     from ..benchmarks.results import load_results
-    from ..benchmarks.run_report import boards, build_report
+    from ..benchmarks.run_report import boards
 
     stored = load_results(out)
     if not stored:
@@ -86,5 +87,5 @@ def _report(out: Path) -> None:
         print_leaderboard(board)
     print(f"results: {write_tidy(out)}")
     page = out / "report.html"
-    build_report(out, title="tubelet bench").write(page)
+    build_suite_report(out, title="tubelet bench").write(page)
     print(f"report: {page}")

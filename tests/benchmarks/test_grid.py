@@ -45,6 +45,7 @@ def test_every_cell_is_a_job_after_what_it_needs():
     assert jobs["plan/a/frozen/3/i"].needs == ("episodes/a", "train/a/frozen/3")
     assert jobs["train/a/frozen/3"].needs == ("pretrain/a/frozen/3",)
     assert jobs["pretrain/a/frozen/3"].needs == ("collect/a",)
+    assert jobs["diagnose/b/m/4"].needs == ("train/b/m/4",)
     assert jobs["train/b/m/4"].needs == ("collect/b",)
     assert json.loads(jobs["oracle/a/cem"].command[-1])["planner"] == "cem"
     without = parse_suite(table(oracle=False, floors=False))
@@ -136,7 +137,9 @@ def test_the_debug_suite_from_nothing_to_a_table(tmp_path, capsys, monkeypatch, 
     assert len({r["episodes_sha256"] for r in rows}) == 1
     first = json.loads(rows[0]["start_distance"])
     assert first
-    assert (out / "report.html").exists()
+    page = (out / "report.html").read_text()
+    assert "What success depends on" in page
+    assert "What limits the models" in page
     jobs = suite_jobs(load_suite("debug"), str(out / "suite.yaml"), out, device="auto", threads=1)
     assert len(run_jobs(jobs, out, say=lambda text: None).earlier) == len(jobs)
     before = (out / "results.csv").read_text()
