@@ -25,6 +25,10 @@ ENVIRONMENTS = {
     "tubelet/TwoRooms-v0": "tworooms:TwoRooms",
     "tubelet/TwoRoomsRandom-v0": "tworooms:TwoRoomsRandom",
     "tubelet/PushT-v0": "pusht:PushT",
+    "tubelet/ArmReach-v0": "arm_reach:ArmReach",
+    "tubelet/ArmReachWall-v0": "arm_reach:ArmReachWall",
+    "tubelet/ArmPush-v0": "arm_push:ArmPush",
+    "tubelet/ArmPickPlace-v0": "arm_pick_place:ArmPickPlace",
 }
 
 for _id, _entry in ENVIRONMENTS.items():
