@@ -46,6 +46,8 @@ class ActionBounds:
             raise PlanningError(f"bounds must be finite, got low = {low}, high = {high}")
         if (self.low >= self.high).any():
             raise PlanningError(f"low must be below high, got low = {low}, high = {high}")
+        alike = len(set(low)) == len(set(high)) == 1
+        self._alike = (float(low[0]), float(high[0])) if alike else None  # numbers clamp faster
         self.groups = _groups(action_dim, norm_groups, max_norms)
         for start, stop, _ in self.groups:
             if (self.low[start:stop] > 0).any() or (self.high[start:stop] < 0).any():
@@ -73,20 +75,27 @@ class ActionBounds:
     def project(self, actions: Tensor) -> Tensor:
         """Actions ``[..., A]`` brought inside: clamped to the box, then groups scaled down, then
         drawn towards the mean of the training actions."""
-        actions = actions.clamp(self.low, self.high)
+        return self.project_(actions.clone())
+
+    def project_(self, actions: Tensor) -> Tensor:
+        """The same in place."""
+        if self._alike:
+            actions.clamp_(*self._alike)
+        else:
+            actions.clamp_(self.low, self.high)
         for start, stop, max_norm in self.groups:
             group = actions[..., start:stop]
             norm = group.norm(dim=-1, keepdim=True)
             scale = torch.where(norm > max_norm, max_norm * _SHRINK / norm, 1.0)
             group.mul_(scale)
         if self.support is not None:  # rounding may leave the box by one unit in the last place
-            actions = self.support.project(actions).clamp(self.low, self.high)
+            actions.copy_(self.support.project(actions)).clamp_(self.low, self.high)
         return actions
 
     def sample(self, uniform: Tensor) -> Tensor:
         """Actions inside, from numbers ``[..., A]`` uniform in [0, 1): uniform in the box where it
         is the only bound."""
-        return self.project(torch.lerp(self.low, self.high, uniform))
+        return self.project_(torch.lerp(self.low, self.high, uniform))
 
     def _check_support(self, support: ActionSupport, action_dim: int) -> None:
         if support.mean.shape != (action_dim,):

@@ -204,9 +204,9 @@ def check_finite(lowest_cost: Tensor, iteration: int) -> None:
 
 def lowest(candidates: Tensor, cost: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The ``count`` cheapest of candidates ``[B, S, H, A]``, cheapest first, and their costs."""
-    cost, order = torch.sort(cost, dim=1, stable=True)
-    order = order[:, :count, None, None].expand(-1, -1, *candidates.shape[2:])
-    return candidates.gather(1, order), cost[:, :count]
+    cost, order = torch.topk(cost, min(count, cost.shape[1]), largest=False)
+    order = order[:, :, None, None].expand(-1, -1, *candidates.shape[2:])
+    return candidates.gather(1, order), cost
 
 
 def cheaper(a: Tensor, a_cost: Tensor, b: Tensor, b_cost: Tensor) -> tuple[Tensor, Tensor]:

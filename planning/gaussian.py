@@ -103,8 +103,9 @@ class GaussianSearch(Search):
         self.config = config
         self._colour = colouring(config.horizon, config.noise_beta)
 
-    def _weights(self, cost: Tensor) -> Tensor:
-        """Weights ``[B, K]`` that sum to 1, of elites of costs ``[B, K]``, cheapest first."""
+    def _weights(self, cost: Tensor, valid: bool) -> Tensor:
+        """Weights ``[B, K]`` that sum to 1, of elites of costs ``[B, K]``, cheapest first, none of
+        which is inf if ``valid``."""
         raise NotImplementedError
 
     def _notes(self, weights: list[Tensor]) -> dict[str, Any]:
@@ -118,51 +119,65 @@ class GaussianSearch(Search):
         colour = self._colour.to(start.device) if c.noise_beta else None
         floor = c.min_std * bounds.half_range
         std = (c.init_std * bounds.half_range).expand_as(mean)
-        kept, kept_cost = mean[:, None][:, :0], mean.new_empty(len(mean), 0)
-        best, best_cost, start_cost = mean, mean.new_full((len(mean),), torch.inf), None
-        lowest_costs, stds, weights = [], [], []
+        kept, tops, costs, stds, weights = None, [], [], [], []
+        start_cost = mean.new_full((len(mean),), torch.inf)
 
         for iteration, count in enumerate(c.counts()):
             if iteration and evaluate.exhausted():
                 break
             now = evaluate.budget.clock()
             fresh = self._sample(mean, std, colour, count, c.offers_mean(iteration), generator)
-            fresh = bounds.project(fresh)
+            bounds.project_(fresh)
             evaluate.timed("sampling", now)
             fresh, cost = evaluate(fresh)
             if not cost.shape[1]:
                 break
-            start_cost = cost[:, 0] if start_cost is None else start_cost
-            stds.append(std)
+            if not iteration:
+                start_cost = cost[:, 0]
             share = ceil(c.weighed * cost.shape[1] / count)
-            pool, pool_cost = torch.cat([kept, fresh], 1), torch.cat([kept_cost, cost], 1)
-            elites, elite_cost = lowest(pool, pool_cost, share)
+            if kept is not None:
+                fresh, cost = torch.cat([kept[0], fresh], 1), torch.cat([kept[1], cost], 1)
+            elites, elite_cost = lowest(fresh, cost, share)
             if evaluate.invalid_costs:
                 check_finite(elite_cost[:, 0], iteration)
-            lowest_costs.append(elite_cost[:, 0])
-            best, best_cost = cheaper(best, best_cost, elites[:, 0], elite_cost[:, 0])
-
-            weights.append(self._weights(elite_cost))
-            weight = weights[-1][:, :, None, None]
-            new_mean = (weight * elites).sum(1)
+            weight = self._weights(elite_cost, evaluate.invalid_costs == 0)
+            tops.append(elites[:, 0])
+            costs.append(elite_cost[:, 0])
+            stds.append(std)
+            weights.append(weight)
+            new_mean, new_std = _moments(elites, weight)
+            mean = torch.lerp(new_mean, mean, c.momentum_mean) if c.momentum_mean else new_mean
+            bounds.project_(mean)
             if c.adapt_std:
-                new_std = (weight * (elites - new_mean[:, None]).square()).sum(1).sqrt()
-                std = torch.lerp(new_std, std, c.momentum_std).maximum(floor)
-            mean = bounds.project(torch.lerp(new_mean, mean, c.momentum_mean))
-            keep = ceil(c.keep_elites * share)
-            kept, kept_cost = elites[:, :keep], elite_cost[:, :keep]
+                new_std = torch.lerp(new_std, std, c.momentum_std) if c.momentum_std else new_std
+                std = new_std.maximum(floor)
+            if keep := ceil(c.keep_elites * share):
+                kept = elites[:, :keep], elite_cost[:, :keep]
 
+        every_cost = torch.stack(costs, 1)
+        best, best_cost = lowest(torch.stack(tops, 1), every_cost, 1)
         diagnostics: dict[str, Any] = {
-            "cost_per_iteration": torch.stack(lowest_costs, 1).cpu(),
+            "cost_per_iteration": every_cost.cpu(),
             "std_per_iteration": torch.stack(stds, 1).mean((2, 3)).cpu(),
         } | self._notes(weights)
+        return self._chosen(evaluate, mean, start_cost, best[:, 0], best_cost[:, 0], diagnostics)
+
+    def _chosen(
+        self,
+        evaluate: Evaluator,
+        mean: Tensor,
+        start_cost: Tensor,
+        best: Tensor,
+        best_cost: Tensor,
+        diagnostics: dict[str, Any],
+    ) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """What is returned: the final mean, or the cheapest sequence (so far ``best``)."""
         final = evaluate(mean[:, None], reserve=0)[1]
         mean_cost = final[:, 0] if final.shape[1] else torch.full_like(best_cost, torch.inf)
         best, best_cost = cheaper(best, best_cost, mean, mean_cost)
         diagnostics["best_cost"] = best_cost.cpu()
-        if c.returns == "best":
+        if self.config.returns == "best":
             return best, best_cost, diagnostics
-        assert start_cost is not None
         use_mean = torch.isfinite(mean_cost) & (mean_cost <= start_cost)
         actions = torch.where(use_mean[:, None, None], mean, best)
         return actions, torch.where(use_mean, mean_cost, best_cost), diagnostics
@@ -177,9 +192,18 @@ class GaussianSearch(Search):
         generator: Generators,
     ) -> Tensor:
         """Candidates ``[B, count, H, A]``, the mean first if it is among them."""
-        shape = (count - with_mean, *mean.shape[1:])
-        noise = standard_normal(generator, len(mean), shape, mean.device)
+        noise = standard_normal(generator, len(mean), (count, *mean.shape[1:]), mean.device)
         if colour is not None:
             noise = torch.einsum("hk,bska->bsha", colour, noise)
-        samples = torch.addcmul(mean[:, None], std[:, None], noise)
-        return torch.cat([mean[:, None], samples], 1) if with_mean else samples
+        if with_mean:
+            noise[:, 0] = 0.0
+        return torch.addcmul(mean[:, None], std[:, None], noise, out=noise)
+
+
+def _moments(elites: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted mean and standard deviation ``[B, H, A]`` of elites ``[B, K, H, A]``."""
+    flat, weight = elites.flatten(2), weight.unsqueeze(1)
+    mean = torch.bmm(weight, flat)
+    std = torch.bmm(weight, (flat - mean).square_()).sqrt_()
+    shape = (len(flat), *elites.shape[2:])
+    return mean.view(shape), std.view(shape)

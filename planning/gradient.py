@@ -133,7 +133,7 @@ class GradientSearch(Search):
             costs.append(one_cost[:, 0])
             memory = tuple(m[:, : cost.shape[1]] for m in memory)
             move, memory = self._step(gradient * bounds.half_range, memory, iteration)
-            sequences = bounds.project(sequences - bounds.half_range * move)
+            sequences = bounds.project_(sequences - bounds.half_range * move)
         else:  # the last step's outcome; cheap, as it needs no gradient
             sequences, cost = evaluate(sequences, reserve=0)
             if cost.shape[1]:

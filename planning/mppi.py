@@ -55,7 +55,7 @@ class MPPI(GaussianSearch):
         effective = [1 / weight.square().sum(1) for weight in weights]
         return {"effective_samples": torch.stack(effective, 1).cpu()}
 
-    def _weights(self, cost: Tensor) -> Tensor:
+    def _weights(self, cost: Tensor, valid: bool) -> Tensor:
         finite = torch.isfinite(cost)
         above = torch.where(finite, cost - cost[:, :1], 0.0)
         temperature = torch.full_like(cost[:, :1], self.config.temperature)

@@ -15,7 +15,7 @@ def standard_normal(
     generator: Generators, problems: int, shape: tuple[int, ...], device: torch.device
 ) -> Tensor:
     """Unit Gaussian noise float32 ``[problems, *shape]`` on ``device``; see :func:`uniform`."""
-    return _draw(torch.randn, generator, problems, shape, device)
+    return _filled(Tensor.normal_, generator, problems, shape, device)
 
 
 def uniform(
@@ -29,23 +29,25 @@ def uniform(
 
     Raises :class:`PlanningError` if the list has another length than ``problems``.
     """
-    return _draw(torch.rand, generator, problems, shape, device)
+    return _filled(Tensor.uniform_, generator, problems, shape, device)
 
 
-def _draw(
-    sample: Callable[..., Tensor],
+def _filled(
+    fill: Callable[..., Tensor],
     generator: Generators,
     problems: int,
     shape: tuple[int, ...],
     device: torch.device,
 ) -> Tensor:
     if isinstance(generator, torch.Generator):
-        noise = sample(problems, *shape, generator=generator, device=generator.device)
-        return noise.to(device)
+        noise = torch.empty(problems, *shape, device=generator.device)
+        return fill(noise, generator=generator).to(device)
     if len(generator) != problems:
         raise PlanningError(f"{len(generator)} generators for {problems} problems: give one each")
-    draws = [sample(shape, generator=one, device=one.device) for one in generator]
-    return torch.stack(draws).to(device)
+    noise = torch.empty(problems, *shape, device=generator[0].device)
+    for row, one in zip(noise, generator, strict=True):
+        fill(row, generator=one)
+    return noise.to(device)
 
 
 def colouring(horizon: int, beta: float) -> Tensor:

@@ -156,6 +156,10 @@ class WorldModel(nn.Module):
         past = actions.new_zeros(len(actions), 0, self.action_dim)
         return Latent(self.predictor.rollout_candidates(context.tokens, past, actions))
 
+    def candidate_bytes(self, horizon: int, *, gradient: bool = False) -> int:
+        """Memory that one candidate of :meth:`rollout` takes; see :func:`candidate_bytes`."""
+        return candidate_bytes(self.predictor, horizon, gradient=gradient)
+
     def _pixels(self, obs: Mapping[str, Any], frames: tuple[int, ...]) -> Tensor:
         """``obs["pixels"]`` on the model's device, if uint8 ``[B, *frames, H, W, 3]``."""
         pixels = obs["pixels"]
@@ -170,3 +174,28 @@ class WorldModel(nn.Module):
                 f"model wants uint8 [B, {', '.join(map(str, wanted))}]"
             )
         return pixels.to(self.token_mean.device)
+
+
+def candidate_bytes(
+    predictor: ActionPredictor, horizon: int, *, past: int = 0, gradient: bool = False
+) -> int:
+    """An upper estimate of the memory of one candidate in a rollout, in bytes.
+
+    Counts the keys and values of every step, old and new side by side where a step is appended,
+    the widest moment inside a block, and the imagined latents; with ``gradient``, what every
+    operation of every step keeps for the way back.
+
+    Args:
+        predictor: of the model. horizon: H, imagined steps. past: context steps before the last.
+    """
+    c = predictor.config
+    size = predictor.embed.weight.element_size()
+    tokens = predictor.tokens + c.extra_tokens
+    hidden = round(c.width * c.mlp_ratio)
+    inside = tokens * (hidden + 12 * c.width)  # one block's: MLP, or modulation, q, k, v and sums
+    caches = 2 * c.depth * c.width * tokens * (2 * (past + horizon))
+    latents = 3 * horizon * predictor.tokens * predictor.latent_dim
+    total = inside + caches + latents
+    if gradient:
+        total += horizon * c.depth * tokens * (2 * hidden + 24 * c.width)
+    return size * total
