@@ -1,14 +1,27 @@
-"""``tubelet pretrain``: an encoder from a folder of videos or images."""
+"""``tubelet pretrain``: an encoder from a folder of videos or images, here or on a cluster."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from ..vjepa import presets
 from ..vjepa.parallel import rank
-from ..vjepa.recipes import PretrainRunConfig as Config
-from ..vjepa.recipes import pretrain_encoder
+from ..vjepa.recipes import PretrainRunConfig, pretrain_encoder
+from .slurm import SlurmConfig, submit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(PretrainRunConfig):
+    """Train an encoder on a folder of videos, or of images, without labels."""
+
+    executor: Literal["here", "slurm", "local"] = "here"
+    """Where: in this process (and those that torchrun started), as a job of a SLURM cluster, or as
+    submitit's imitation of such a job on this machine. Jobs always resume."""
+    slurm: SlurmConfig = field(default_factory=SlurmConfig)
+    """What a job asks for."""
 
 
 def _preset(name: str) -> Config:
@@ -19,12 +32,34 @@ PRESETS = {name: partial(_preset, name) for name in presets.PRESETS}
 
 
 def run(config: Config) -> int:
-    """Train, and say what came of the corpus and of the encoder."""
+    """Train and say what came of the corpus and the encoder, or submit a job that does."""
+    names = [f.name for f in fields(PretrainRunConfig)]
+    training = PretrainRunConfig(**{name: getattr(config, name) for name in names})
+    if config.executor == "here":
+        pretrain(training)
+        return 0
+    folder = Path(config.out).with_name(f"{Path(config.out).name}-job")
+    job = submit(
+        pretrain,
+        replace(training, resume=True),
+        config.slurm,
+        cluster=config.executor,
+        folder=folder,
+        name=Path(config.out).name,
+    )
+    print(f"job {job.job_id}: it prints to {job.paths.stdout}, and its run is {config.out}")
+    if config.executor == "local":  # whose jobs end with this process
+        job.wait()
+        return 0 if job.exception() is None else 1
+    return 0
+
+
+def pretrain(config: PretrainRunConfig) -> None:
+    """Train in this process, and say what came of it."""
     pretrain_encoder(config)
     if rank() > 0:  # process 0 speaks for all
-        return 0
+        return
     out = Path(config.out)
     print((out / "corpus.txt").read_text(encoding="utf-8"), end="")
     print(f"encoder: {(out / 'verdict.txt').read_text(encoding='utf-8').strip()}")
     print(f"run: {out}")
-    return 0
