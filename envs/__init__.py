@@ -31,6 +31,9 @@ ENVIRONMENTS = {
     "tubelet/ArmPickPlace-v0": "arm_pick_place:ArmPickPlace",
 }
 
+FOREIGN = "gymnasium/"
+"""Ids that begin so name environments of Gymnasium's."""
+
 for _id, _entry in ENVIRONMENTS.items():
     gymnasium.register(id=_id, entry_point=f"{__name__}.{_entry}", max_episode_steps=200)
 
@@ -39,11 +42,16 @@ def make(env_id: str, **options: Any) -> GoalEnv:
     """The environment itself, without Gymnasium's wrappers and without a step limit.
 
     Args:
-        env_id: a key of ``ENVIRONMENTS``. options: ``image_size``, ``render_obs``.
+        env_id: a key of ``ENVIRONMENTS``, or ``gymnasium/`` and the id of a MuJoCo environment of
+            Gymnasium's, as ``gymnasium/HalfCheetah-v5`` (:mod:`.wrap`).
+        options: ``image_size``, ``camera``, ``render_obs`` and the environment's own.
 
     Raises:
         ConfigError: no environment has this id.
     """
+    if env_id.startswith(FOREIGN):
+        wrap = importlib.import_module(".wrap", __name__)
+        return wrap.from_gymnasium(env_id.removeprefix(FOREIGN), **options)
     if env_id not in ENVIRONMENTS:
         near = difflib.get_close_matches(env_id, ENVIRONMENTS, n=1, cutoff=0.3)
         hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -17,7 +17,7 @@ import gymnasium
 import numpy as np
 
 from ..core.errors import ConfigError
-from .rendering import MjModel, load_mujoco, shared_renderer
+from .rendering import FreeCamera, MjModel, load_mujoco, shared_renderer
 
 State = np.ndarray
 """float64 [S]: time, qpos, qvel and the rest of mjSTATE_INTEGRATION, as mj_getState packs them."""
@@ -211,6 +211,11 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         """Names of the scene's cameras."""
         return tuple(self.model.cam(number).name for number in range(self.model.ncam))
 
+    @property
+    def view(self) -> str | FreeCamera:
+        """What frames are drawn from."""
+        return self.camera
+
     # States and goals.
 
     def get_state(self) -> State:
@@ -299,9 +304,10 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         still belong to the state before its last integration."""
         self._mj.mj_setState(self.model, self._scratch, state, self._spec)
         self._mj.mj_kinematics(self.model, self._scratch)
+        self._mj.mj_comPos(self.model, self._scratch)  # for cameras that follow something
         self._mj.mj_camlight(self.model, self._scratch)
         alike = self.model if self.scene is None else self.scene
-        renderer = shared_renderer(alike, self.image_size, self.camera)
+        renderer = shared_renderer(alike, self.image_size, self.view)
         return renderer.render(self.model, self._scratch)
 
     def _checked_camera(self, camera: str) -> str:

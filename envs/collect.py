@@ -54,8 +54,8 @@ class CollectConfig:
     """What acts."""
     seed: int = 0
     """Seed of all starts and actions."""
-    camera: str = "top"
-    """The scene's camera that films."""
+    camera: str = ""
+    """The scene's camera that films; empty for the environment's own."""
     factors: FactorConfig = field(default_factory=FactorConfig)
     """What looks and weighs different in every episode; nothing by default."""
     workers: int = 0
@@ -148,7 +148,7 @@ def _writer(config: CollectConfig, env: GoalEnv) -> TrajectoryWriter:
             "env": config.env,
             "steps": config.steps,
             "seed": config.seed,
-            "camera": config.camera,
+            "camera": env.camera,
             "policy": asdict(config.policy),
             "factors": {**asdict(config.factors), "kinds": list(config.factors.kinds)},
             "mujoco": load_mujoco().__version__,
@@ -190,4 +190,5 @@ class _Recorder:
 
 
 def _env(config: CollectConfig) -> GoalEnv:
-    return make(config.env, image_size=config.image_size, camera=config.camera)
+    camera = {"camera": config.camera} if config.camera else {}
+    return make(config.env, image_size=config.image_size, **camera)

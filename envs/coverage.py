@@ -15,7 +15,7 @@ from ..core.rng import numpy_generator
 from ..datasets.trajectories import TrajectorySet
 from .base import GoalEnv
 
-GOALS = 200
+GOALS = 100
 BINS = 20
 MOST_FRAMES = 20_000
 
@@ -29,7 +29,7 @@ class Coverage:
         visited: share of the bins of each feature (20 between the extremes of goals drawn at
             random) that hold a frame, one number per feature.
         nearest_median, nearest_95: distance from a goal drawn at random to the nearest recorded
-            frame, median and 95th percentile over 200 goals, in the goals' standard deviations
+            frame, median and 95th percentile over 100 goals, in the goals' standard deviations
             (root mean square over features).
         still: share of steps in which no feature moves by a thousandth of its deviation.
         action_std: standard deviation of each action entry. saturated: share of action entries at

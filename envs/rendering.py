@@ -17,6 +17,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -65,20 +66,42 @@ def load_mujoco() -> ModuleType:
         ) from error
 
 
+@dataclass(frozen=True, kw_only=True)
+class FreeCamera:
+    """A view that is no camera of the scene.
+
+    Attributes:
+        lookat: the point in the middle of the picture, metres. distance: from it, metres.
+        azimuth, elevation: where the camera looks, degrees.
+    """
+
+    lookat: tuple[float, ...]
+    distance: float
+    azimuth: float = 90.0
+    elevation: float = -45.0
+
+
 class Renderer:
     """Draws one model's scenes from one camera into uint8 arrays.
 
     Belongs to the thread that made it. Frames are deterministic: equal positions give equal pixels.
 
     Args:
-        model: the compiled model. height, width: the frame in pixels. camera: its name.
+        model: the compiled model. height, width: the frame in pixels. camera: its name, or a view
+            of its own.
 
     Raises:
         RenderError: no OpenGL back end works (the message lists each and what to install), or the
             model has no such camera.
     """
 
-    def __init__(self, model: MjModel, height: int, width: int | None = None, camera: str = "top"):
+    def __init__(
+        self,
+        model: MjModel,
+        height: int,
+        width: int | None = None,
+        camera: str | FreeCamera = "top",
+    ):
         mj = load_mujoco()
         self.height, self.width = height, height if width is None else width
         self._context: Any = _gl_context(self.width, self.height)
@@ -90,11 +113,7 @@ class Renderer:
         self._scene = mj.MjvScene(model, maxgeom=model.ngeom + model.nsite + 16)
         self._option = mj.MjvOption()
         self._option.sitegroup[:] = 0
-        self._camera = mj.MjvCamera()
-        self._camera.type = int(mj.mjtCamera.mjCAMERA_FIXED)
-        self._camera.fixedcamid = mj.mj_name2id(model, int(mj.mjtObj.mjOBJ_CAMERA), camera)
-        if self._camera.fixedcamid < 0:
-            raise RenderError(f"the model has no camera named {camera!r}")
+        self._camera = _mjv_camera(model, camera)
         self._everything = int(mj.mjtCatBit.mjCAT_ALL)
         self._rect = mj.MjrRect(0, 0, self.width, self.height)
         self._flipped = np.empty((self.height, self.width, 3), np.uint8)
@@ -128,7 +147,7 @@ class Renderer:
         self.close()
 
 
-def shared_renderer(model: MjModel, size: int, camera: str = "top") -> Renderer:
+def shared_renderer(model: MjModel, size: int, camera: str | FreeCamera = "top") -> Renderer:
     """This process's one square renderer of ``size`` pixels for ``model``, made on first use.
 
     Many environments of one kind share it, so a batch of a hundred costs one OpenGL context.
@@ -169,7 +188,7 @@ def probe_gl(size: int = 64) -> tuple[str, np.ndarray]:
     return name, frame
 
 
-_shared: dict[tuple[int, int, int, str], tuple[Renderer, Any]] = {}
+_shared: dict[tuple[int, int, int, str | FreeCamera], tuple[Renderer, Any]] = {}
 
 _PROBE_SCENE = """
 <mujoco>
@@ -181,6 +200,21 @@ _PROBE_SCENE = """
   </worldbody>
 </mujoco>
 """
+
+
+def _mjv_camera(model: MjModel, camera: str | FreeCamera) -> Any:
+    mj = load_mujoco()
+    view = mj.MjvCamera()
+    if isinstance(camera, str):
+        view.type = int(mj.mjtCamera.mjCAMERA_FIXED)
+        view.fixedcamid = mj.mj_name2id(model, int(mj.mjtObj.mjOBJ_CAMERA), camera)
+        if view.fixedcamid < 0:
+            raise RenderError(f"the model has no camera named {camera!r}")
+        return view
+    view.type = int(mj.mjtCamera.mjCAMERA_FREE)
+    view.lookat[:] = camera.lookat
+    view.distance, view.azimuth, view.elevation = camera.distance, camera.azimuth, camera.elevation
+    return view
 
 
 def _gl_context(width: int, height: int) -> Any:
