@@ -33,7 +33,7 @@ from ..datasets.trajectories import TrajectorySet
 from ..datasets.windows import FramePairs
 from ..envs import make
 from ..envs.collect import CollectConfig, collect
-from ..vjepa import presets, recipes
+from ..vjepa import presets, recipes, world_presets
 from ..vjepa.encoder import TubeletEncoder
 from . import suite
 from .landscape import latent_landscape
@@ -155,7 +155,7 @@ def _train_vjepa(config: DemoConfig) -> None:
         probe_set = _probe_set(config, ONLINE_PROBE_ROWS)
         recipes.pretrain_encoder(settings, probe=lambda enc, p=probe_set: _online_probe(enc, p))
         encoder = recipes.load_encoder(encoder_run)
-        train = presets.vjepa_vector(encoder.config)
+        train = world_presets.vjepa_vector(encoder.config)
         _train(config, "vjepa", seed, train, config.vjepa_steps, encoder=str(encoder_run))
         _probe_results(config, seed)
 
@@ -163,9 +163,9 @@ def _train_vjepa(config: DemoConfig) -> None:
 def _train_end_to_end(config: DemoConfig) -> None:
     index = index_corpus(_training_videos(config), progress=False)
     mean, std = recipes.pixel_stats(index)
-    encoder = replace(presets.end_to_end_encoder(), pixel_mean=mean, pixel_std=std)
+    encoder = replace(world_presets.end_to_end_encoder(), pixel_mean=mean, pixel_std=std)
     for seed in range(config.seeds):
-        train = presets.end_to_end(encoder)
+        train = world_presets.end_to_end(encoder)
         _train(config, "end-to-end", seed, train, config.end_to_end_steps)
 
 

@@ -26,6 +26,7 @@ from ..core.rng import numpy_generator
 from ..datasets.trajectories import TrajectorySet
 from ..datasets.windows import FramePairs, WindowBatch, window_batches
 from ..planning import Cost
+from ..vjepa.dynamics import latents
 from ..vjepa.train_recipe import split_episodes
 from ..vjepa.world_model import WorldModel
 from .stats import Estimate, bootstrap_mean, bootstrap_ratio
@@ -100,6 +101,7 @@ def diagnose(
                 batch_size=WINDOWS,
                 seed=seed,
                 name="diagnose",
+                proprio=data.arrays()["proprio"] if model.config.proprio_dim else None,
             )
         )
         errors = _errors(model, batch)
@@ -141,17 +143,17 @@ def _rank(
 
 def _errors(model: WorldModel, batch: WindowBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Squared errors ``[B, H]`` of imagination, with others' actions, and of copying."""
-    obs = batch.observations.to(model.token_mean.device)
-    tokens = [model.tokens(part) for part in obs.flatten(0, 1).split(64)]
-    z = model.project(torch.cat(tokens)).unflatten(0, obs.shape[:2])
+    z = latents(model, batch, frozen=False)
     actions = batch.actions.to(z.device)
     guesses = (
         model.predictor.rollout(z[:, :1], actions),
         model.predictor.rollout(z[:, :1], actions.roll(1, dims=0)),
         z[:, :1],
     )
+    d = model.latent_dim  # proprioception is beside the point
     wrong = [
-        (guess - z[:, 1:]).square().mean(dim=(2, 3)).double().cpu().numpy() for guess in guesses
+        (guess - z[:, 1:])[..., :d].square().mean(dim=(2, 3)).double().cpu().numpy()
+        for guess in guesses
     ]
     return wrong[0], wrong[1], wrong[2]
 

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..core.io import atomic_write_json
 from ..core.machine import facts
 from ..envs.collect import CollectConfig, collect
-from ..vjepa import presets, pretrain, recipes
+from ..vjepa import presets, pretrain, recipes, world_presets
 from ..vjepa.engine import LoopConfig
 from . import suite
 
@@ -77,7 +77,7 @@ def run(config: Config) -> dict[str, Any]:
     )
     seconds = {"pretrain": time.perf_counter() - started}
     encoder = recipes.load_encoder(out / "pretrain", device=config.device)
-    world = presets.vjepa_vector(encoder.config)
+    world = world_presets.vjepa_vector(encoder.config)
     world = replace(
         world,
         model=replace(world.model, image_size=config.image_size),

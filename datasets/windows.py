@@ -25,12 +25,14 @@ Observe = Callable[[np.ndarray, np.ndarray], Tensor]
 @dataclass(frozen=True)
 class WindowBatch:
     """Observations ``[B, H + 1, ...]``, actions float32 ``[B, H, block * a]`` (environment step
-    major), and where they are from: ``episode`` int64 ``[B]``, ``step`` int64 ``[B, H + 1]``."""
+    major), where they are from: ``episode`` int64 ``[B]``, ``step`` int64 ``[B, H + 1]``, and
+    proprioception float32 ``[B, H + 1, P]`` if asked for."""
 
     observations: Tensor
     actions: Tensor
     episode: np.ndarray
     step: np.ndarray
+    proprio: Tensor | None = None
 
 
 class FramePairs:
@@ -65,13 +67,14 @@ def window_batches(
     first_step: int = 0,
     stride: int = 1,
     name: str = "windows",
+    proprio: np.ndarray | None = None,
 ) -> Iterator[WindowBatch]:
     """Endless batches of windows; batch s is a function of ``(seed, name, s)`` alone.
 
     Args:
         observe: see above. actions: float32 ``[total, a]``. offsets: int64 ``[E + 1]``.
         episodes: those to draw from. horizon: H. block: environment steps per model step.
-        stride: windows start at multiples of it.
+        stride: windows start at multiples of it. proprio: float32 ``[total, P]``, or None.
 
     Raises:
         DatasetError: no episode is as long as a window.
@@ -96,7 +99,12 @@ def window_batches(
         step = start[:, None] + block * np.arange(horizon + 1)
         rows = offsets[episode][:, None, None] + step[:, :-1, None] + within
         acts = np.ascontiguousarray(actions[rows].reshape(batch_size, horizon, -1))
+        felt = None if proprio is None else proprio[offsets[episode][:, None] + step]
         yield WindowBatch(
-            observe(episode, step), torch.from_numpy(acts.astype(np.float32)), episode, step
+            observe(episode, step),
+            torch.from_numpy(acts.astype(np.float32)),
+            episode,
+            step,
+            None if felt is None else torch.from_numpy(felt.astype(np.float32)),
         )
         s += 1

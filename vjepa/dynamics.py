@@ -64,11 +64,12 @@ def build(config: DynamicsConfig, encoder: TubeletEncoder | None = None) -> Worl
 
 
 def latents(model: WorldModel, batch: WindowBatch, *, frozen: bool) -> Tensor:
-    """Latents ``[B, H + 1, n, d]`` of a batch of frames, or of cached tokens when ``frozen``."""
+    """Latents ``[B, H + 1, n, d + P]``, proprioception beside them if the model knows it, of a
+    batch of frames, or of cached tokens when ``frozen``."""
     obs = batch.observations.to(model.token_mean.device)
     flat = obs.flatten(0, 1)
     tokens = flat if frozen else model.tokens(flat)
-    return model.project(tokens).unflatten(0, obs.shape[:2])
+    return model.join(model.project(tokens).unflatten(0, obs.shape[:2]), batch.proprio)
 
 
 def dynamics_losses(
@@ -80,10 +81,11 @@ def dynamics_losses(
     """
     terms = cast(Objective, model.get_submodule("objective"))
     z = latents(model, batch, frozen=config.freeze_encoder)
+    seen = z[..., : model.latent_dim]  # proprioception is given, and cannot collapse
     actions = batch.actions.to(z.device)
     known = Latents(
         step=step,
-        sequence=z[:, :, 0] if z.shape[2] == 1 else z,
+        sequence=seen[:, :, 0] if z.shape[2] == 1 else seen,
         actions=actions,
         target=(z[:, 1:],),
         rollout_target=z[:, 1:],
@@ -120,8 +122,10 @@ def prediction_report(
             "shuffled": model.predictor.rollout(z[:, :1], _of_others(actions, generator)),
             "copy": z[:, :1],
         }
+        z = z[..., : model.latent_dim]
         for name, guess in guesses.items():
-            errors[name].append((guess - z[:, 1:]).square().mean(dim=(0, 2, 3)).double())
+            wrong = guess[..., : model.latent_dim] - z[:, 1:]
+            errors[name].append(wrong.square().mean(dim=(0, 2, 3)).double())
         seen.append(z.flatten(0, 1).flatten(1))
     true, shuffled, copy = (torch.stack(per_batch).sum(0) for per_batch in errors.values())
     return {
@@ -153,6 +157,7 @@ def train_dynamics(
     encoder: TubeletEncoder | None = None,
     held_out: Callable[[], Iterable[WindowBatch]] | None = None,
     standardise_on: Tensor | None = None,
+    standardise_proprio_on: Tensor | None = None,
     device: str = "cpu",
 ) -> WorldModel:
     """Train (or go on training) a world model; see :func:`tubelet.vjepa.engine.fit`.
@@ -164,12 +169,15 @@ def train_dynamics(
         encoder: starting weights of the encoder; required when it is frozen.
         held_out: windows for :func:`prediction_report`, at every report.
         standardise_on: encoder tokens ``[M, N, D]`` that set the mean and deviation of each.
+        standardise_proprio_on: the same of proprioception ``[M, P]``.
     """
     if config.freeze_encoder and encoder is None:
         raise ConfigError("freeze_encoder = true needs an encoder: name a pretraining run")
     model = build(config, encoder).to(device)
     if standardise_on is not None:
         model.standardise(standardise_on.to(device))
+    if standardise_proprio_on is not None:
+        model.standardise_proprio(standardise_proprio_on.to(device))
 
     def report(batch: WindowBatch, step: int) -> dict[str, float]:
         if held_out is None:

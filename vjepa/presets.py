@@ -21,7 +21,6 @@ from .optim import OptimConfig, vjepa2_schedule
 from .predictor import PredictorConfig
 from .pretrain import PretrainConfig
 from .world_presets import WORLD_MODELS as WORLD_MODELS
-from .world_presets import end_to_end_encoder as end_to_end_encoder
 from .world_presets import world_model as world_model
 
 # --- pretraining, small machines --------------------------------------------------------------

@@ -81,11 +81,12 @@ def train_on_trajectories(config: TrainConfig) -> WorldModel:
         train = replace(train, model=replace(train.model, encoder=encoder.config))
     if train.freeze_encoder and encoder is None:
         raise ConfigError("train.freeze_encoder = true: name a pretraining run as encoder")
-    _check_actions(train, trajectories)
+    _check_widths(train, trajectories)
     kept, held = split_episodes(trajectories.num_episodes, config.held_out)
     with RunDir.create(config.out, config, resume=config.resume, may_differ=MAY_DIFFER) as run:
         frames = trajectories.cache(train.model.image_size)
         observe, sample = _observations(train, frames, encoder, kept)
+        felt = trajectories.arrays()["proprio"] if train.model.proprio_dim else None
         windows = partial(
             window_batches,
             observe,
@@ -96,6 +97,7 @@ def train_on_trajectories(config: TrainConfig) -> WorldModel:
             batch_size=train.batch_size,
             seed=train.seed,
             stride=train.cache_stride if train.freeze_encoder else 1,
+            proprio=felt,
         )
         judged = take(windows(episodes=held, name="held-out"), HELD_OUT_BATCHES)
 
@@ -109,6 +111,7 @@ def train_on_trajectories(config: TrainConfig) -> WorldModel:
             encoder=encoder,
             held_out=lambda: judged,
             standardise_on=sample,
+            standardise_proprio_on=_of_episodes(felt, frames.offsets, kept),
             device=device,
         )
         report = prediction_report(model, judged, frozen=train.freeze_encoder)
@@ -165,13 +168,24 @@ def _observations(
     return cache, torch.from_numpy(np.array(sample))
 
 
-def _check_actions(train: DynamicsConfig, trajectories: TrajectorySet) -> None:
+def _check_widths(train: DynamicsConfig, trajectories: TrajectorySet) -> None:
+    felt = trajectories.arrays()["proprio"].shape[1]
+    if train.model.proprio_dim not in (0, felt):
+        raise ConfigError(
+            f"train.model.proprio_dim = {train.model.proprio_dim}, but the proprioception in "
+            f"{trajectories.root} has width {felt}: set it to {felt}, or to 0 to ignore it"
+        )
     width = trajectories.arrays()["action"].shape[1]
     if width != train.model.action_dim:
         raise ConfigError(
             f"train.model.action_dim = {train.model.action_dim}, but the actions in "
             f"{trajectories.root} have width {width}: set it to {width}"
         )
+
+
+def _of_episodes(felt: np.ndarray | None, offsets: np.ndarray, kept: range) -> Tensor | None:
+    """The rows of the first episodes, those of ``kept``."""
+    return None if felt is None else torch.from_numpy(np.array(felt[: offsets[kept.stop]]))
 
 
 def _finite(values: dict[str, float]) -> dict[str, float | None]:

@@ -53,12 +53,17 @@ class WorldModelConfig:
     """Width a of the environment's action."""
     action_block: int = 5
     """Environment steps per model step; the block's actions are concatenated."""
+    proprio_dim: int = 0
+    """Width P of the proprioception that the dynamics know and predict beside the latent; 0: pixels
+    alone. Joined to every token's features, as in DINO-WM (arXiv 2411.04983)."""
 
     def __post_init__(self) -> None:
         grid = self.encoder.grid(self.encoder.tubelet, self.image_size, self.image_size)
         for name in ("latent_dim", "head_width", "pool", "frame_gap", "action_dim", "action_block"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} = {getattr(self, name)}: must be at least 1")
+        if self.proprio_dim < 0:
+            raise ConfigError(f"model.proprio_dim = {self.proprio_dim}: 0 (none) or more")
         if grid.h % self.pool:
             raise ConfigError(f"model.pool = {self.pool} does not divide the {grid.h} token rows")
 
@@ -69,10 +74,14 @@ class WorldModel(nn.Module):
     Attributes:
         action_dim: A = action_block * environment action width, environment step major.
         token_mean, token_std: float ``[N, D]``, what standardises the encoder's tokens.
+        proprio_mean, proprio_std: float ``[P]``, the same of proprioception.
+        latent_dim: d, width of a latent without proprioception.
     """
 
     token_mean: Tensor
     token_std: Tensor
+    proprio_mean: Tensor
+    proprio_std: Tensor
 
     def __init__(self, config: WorldModelConfig):
         super().__init__()
@@ -94,10 +103,17 @@ class WorldModel(nn.Module):
         else:
             self.head = nn.Identity()
             latent_dim, latent_grid = c.encoder.width, (grid.h // c.pool, grid.w // c.pool)
+        self.latent_dim = latent_dim
         self.action_dim = c.action_dim * c.action_block
         self.predictor = ActionPredictor(
-            c.predictor, latent_dim=latent_dim, action_dim=self.action_dim, grid=latent_grid
+            c.predictor,
+            latent_dim=latent_dim + c.proprio_dim,
+            action_dim=self.action_dim,
+            grid=latent_grid,
         )
+        if c.proprio_dim:
+            self.register_buffer("proprio_mean", torch.zeros(c.proprio_dim))
+            self.register_buffer("proprio_std", torch.ones(c.proprio_dim))
 
     def tokens(self, frames: Tensor) -> Tensor:
         """Encoder tokens ``[B, N, D]`` of observations uint8 ``[B, k, H, W, 3]``."""
@@ -108,6 +124,38 @@ class WorldModel(nn.Module):
         """Fit the mean and deviation of every token and channel to ``sample [M, N, D]`` tokens."""
         self.token_mean.copy_(sample.float().mean(dim=0))
         self.token_std.copy_(sample.float().std(dim=0).clamp_min(1e-3))
+
+    @torch.no_grad()
+    def standardise_proprio(self, sample: Tensor) -> None:
+        """Fit the mean and deviation of every entry to ``sample [M, P]``."""
+        self.proprio_mean.copy_(sample.float().mean(dim=0))
+        self.proprio_std.copy_(sample.float().std(dim=0).clamp_min(1e-3))
+
+    def join(self, z: Tensor, proprio: Tensor | None) -> Tensor:
+        """What the predictor reads and predicts: latents ``[..., n, d]`` with the standardised
+        proprioception ``[..., P]`` beside every token, ``[..., n, d + P]``.
+
+        Raises:
+            ConfigError: no proprioception, or of another width, for a model that knows it.
+        """
+        width = self.config.proprio_dim
+        if not width:
+            return z
+        if proprio is None or proprio.shape[-1] != width:
+            raise ConfigError(
+                f"the model knows proprioception of width {width} (model.proprio_dim), and got "
+                f"{'none' if proprio is None else f'width {proprio.shape[-1]}'}"
+            )
+        felt = (proprio.to(z) - self.proprio_mean) / self.proprio_std
+        return torch.cat([z, felt.unsqueeze(-2).expand(*z.shape[:-1], width)], dim=-1)
+
+    def part(self, joined: Tensor) -> Latent:
+        """The latent tokens and proprioception (standardised; the mean over tokens) in predictions
+        ``[..., n, d + P]``."""
+        if not self.config.proprio_dim:
+            return Latent(joined)
+        d = self.latent_dim
+        return Latent(joined[..., :d], joined[..., d:].mean(dim=-2))
 
     def project(self, tokens: Tensor) -> Tensor:
         """Latents ``[B, n, d]`` of encoder tokens ``[B, N, D]``."""
@@ -122,13 +170,19 @@ class WorldModel(nn.Module):
     def encode(self, obs: Mapping[str, Any]) -> Latent:
         """The current latent ``[B, 1, n, d]`` from ``pixels`` uint8 ``[B, k, H, W, 3]``.
 
-        The k = tubelet frames are ``frame_gap`` environment steps apart, latest last.
+        The k = tubelet frames are ``frame_gap`` environment steps apart, latest last. A model that
+        knows proprioception reads the last of ``proprio`` ``[B, T, P]`` too.
 
         Raises:
-            ConfigError: pixels of another type, count or size.
+            ConfigError: pixels of another type, count or size; proprioception that is missing.
         """
         pixels = self._pixels(obs, (self.config.encoder.tubelet,))
-        return Latent(self.project(self.tokens(pixels)).unsqueeze(1))
+        z = self.project(self.tokens(pixels)).unsqueeze(1)
+        if not self.config.proprio_dim:
+            return Latent(z)
+        felt = obs.get("proprio")
+        felt = None if felt is None else torch.as_tensor(np.asarray(felt))[:, -1:].to(z.device)
+        return self.part(self.join(z, felt))
 
     def encode_goal(self, obs: Mapping[str, Any]) -> Latent:
         """The goal's latent ``[B, n, d]`` from one frame ``pixels`` uint8 ``[B, H, W, 3]``.
@@ -154,7 +208,11 @@ class WorldModel(nn.Module):
             )
         actions = actions.to(context.tokens.dtype)
         past = actions.new_zeros(len(actions), 0, self.action_dim)
-        return Latent(self.predictor.rollout_candidates(context.tokens, past, actions))
+        start = context.tokens
+        if context.proprio is not None:  # standardised already
+            felt = context.proprio.unsqueeze(-2).expand(*start.shape[:-1], -1)
+            start = torch.cat([start, felt], dim=-1)
+        return self.part(self.predictor.rollout_candidates(start, past, actions))
 
     def candidate_bytes(self, horizon: int, *, gradient: bool = False) -> int:
         """Memory that one candidate of :meth:`rollout` takes; see :func:`candidate_bytes`."""

@@ -16,6 +16,7 @@ class Line:
     """A point on a line; its image's brightness is where it is, and so is its latent."""
 
     config = type("Config", (), {"image_size": 2, "action_block": 1, "frame_gap": 1})
+    latent_dim = 1
 
     def __init__(self, drift=0.0):
         self.token_mean = torch.zeros(1)
@@ -31,6 +32,9 @@ class Line:
 
     def project(self, tokens):
         return tokens
+
+    def join(self, z, proprio):
+        return z
 
     def rollout(self, z, actions):
         return z + actions.cumsum(dim=1)[..., None] + self.drift

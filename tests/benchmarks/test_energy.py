@@ -17,7 +17,7 @@ from tubelet.core.errors import CheckpointError, ConfigError, DatasetError, Plan
 from tubelet.core.latent import Latent
 from tubelet.datasets.trajectories import TrajectorySet, TrajectoryWriter
 from tubelet.planning import LatentCost
-from tubelet.vjepa import presets
+from tubelet.vjepa import world_presets
 from tubelet.vjepa.ac_world_model import ACWorldModel, load_ac
 from tubelet.vjepa.action_predictor import ActionPredictor, ActionPredictorConfig
 from tubelet.vjepa.encoder import EncoderConfig, TubeletEncoder
@@ -167,7 +167,7 @@ def run(tmp_path_factory):
     """A world model trained for four steps, and its trajectories."""
     root = tmp_path_factory.mktemp("energy")
     data = write_set(root / "data", proprio=lambda a: a[:, :2], action_dim=2)
-    train = presets.end_to_end(EncoderConfig(width=24, depth=1, heads=2, patch=8))
+    train = world_presets.end_to_end(EncoderConfig(width=24, depth=1, heads=2, patch=8))
     model = replace(train.model, image_size=32, action_block=2, frame_gap=1)
     loop = LoopConfig(steps=2, log_every=1, report_every=2, save_every=2)
     train = replace(train, model=model, batch_size=4, horizon=2, cache_stride=1, loop=loop)

@@ -10,7 +10,7 @@ from tubelet.benchmarks import suite
 from tubelet.benchmarks.results import load_results
 from tubelet.core.errors import ConfigError
 from tubelet.datasets.video_writer import as_stored
-from tubelet.vjepa import presets
+from tubelet.vjepa import presets, world_presets
 from tubelet.vjepa.world_model import WorldModel
 
 ENV = "tubelet/Reacher-v0"
@@ -19,7 +19,7 @@ QUICK = replace(suite.CEM_CONFIG, horizon=2, samples=6, iterations=1, elites=3)
 
 @pytest.fixture(scope="module")
 def model():
-    config = presets.end_to_end(presets.debug().encoder).model
+    config = world_presets.end_to_end(presets.debug().encoder).model
     torch.manual_seed(0)
     return WorldModel(replace(config, image_size=32)).eval()
 

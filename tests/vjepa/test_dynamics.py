@@ -217,8 +217,13 @@ class Integrator(torch.nn.Module):
         self.register_buffer("token_mean", torch.zeros(1))
         self.gain, self.predictor = gain, SimpleNamespace(rollout=self.imagine)
 
+    latent_dim = 2
+
     def project(self, tokens):
         return tokens
+
+    def join(self, z, proprio):
+        return z
 
     def imagine(self, context, actions):
         return context + self.gain * actions.cumsum(1).unsqueeze(2)

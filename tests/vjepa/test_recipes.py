@@ -13,7 +13,7 @@ from tubelet.core.errors import CheckpointError, ConfigError, DatasetError, Tube
 from tubelet.core.run import read_metrics
 from tubelet.datasets.clips import ClipConfig
 from tubelet.datasets.corpus import index_corpus
-from tubelet.datasets.trajectories import TrajectoryWriter
+from tubelet.datasets.trajectories import TrajectorySet, TrajectoryWriter
 from tubelet.datasets.video_writer import write_video
 from tubelet.vjepa import presets
 from tubelet.vjepa.device import prepare
@@ -290,6 +290,22 @@ def test_every_kind_of_world_model_trains_and_loads(name, data, encoder_run, tmp
         imagined = model.rollout(latent, torch.zeros(2, 3, 4, model.action_dim))
     assert imagined.tokens.shape[:3] == (2, 3, 4)
     assert torch.isfinite(imagined.tokens).all()
+
+
+@pytest.mark.parametrize("name", ["vjepa_vector", "vjepa_tokens", "end_to_end"])
+def test_world_models_can_know_proprioception(name, data, encoder_run, tmp_path):
+    config = dynamics(name, data, tmp_path / "run", encoder_run)
+    trajectories = TrajectorySet.open(data)
+    felt = trajectories.arrays()["proprio"]
+    model = replace(config.train.model, proprio_dim=felt.shape[1])
+    trained = train_on_trajectories(replace(config, train=replace(config.train, model=model)))
+    loaded = load_world_model(tmp_path / "run")
+    assert same_weights(loaded, trained)
+    kept = trajectories.offsets[-2]  # the last episode is held out
+    assert torch.allclose(loaded.proprio_mean, torch.from_numpy(felt[:kept].mean(0)), atol=1e-5)
+    wide = replace(config.train, model=replace(model, proprio_dim=felt.shape[1] + 1))
+    with pytest.raises(ConfigError, match=f"set it to {felt.shape[1]}"):
+        train_on_trajectories(replace(config, out=str(tmp_path / "x"), train=wide))
 
 
 @pytest.mark.parametrize("name", ["vjepa_vector", "end_to_end"])

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from tubelet.core.errors import ConfigError
 from tubelet.core.latent import Latent
+from tubelet.planning import LatentCost
 from tubelet.vjepa.action_predictor import ActionPredictorConfig
 from tubelet.vjepa.encoder import EncoderConfig
 from tubelet.vjepa.world_model import WorldModel, WorldModelConfig
@@ -190,3 +191,48 @@ def test_a_context_of_several_steps_needs_past_actions():
     context = Latent(torch.zeros(2, 3, 1, 6))
     with pytest.raises(ConfigError, match="context of 3 steps needs the actions between"):
         make().rollout(context, torch.zeros(2, 4, 2, 6))
+
+
+# --- proprioception ---------------------------------------------------------------------------
+
+
+@LATENTS
+@torch.no_grad()
+def test_proprioception_goes_in_and_is_imagined(latent):
+    model = make(latent=latent, proprio_dim=3)
+    model.standardise_proprio(torch.tensor([[0.0, 2.0, 4.0], [2.0, 2.0, 0.0]]))
+    felt = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+    context = model.encode({"pixels": pixels(2, 2), "proprio": felt})
+    assert context.proprio.shape == (2, 1, 3)
+    mean, std = torch.tensor([1.0, 2.0, 2.0]), torch.tensor([2**0.5, 1e-3, 8**0.5])
+    wanted = (torch.from_numpy(felt[:, 1]) - mean) / std
+    assert torch.allclose(context.proprio[:, 0], wanted, rtol=1e-5)
+    future = model.rollout(context, torch.randn(2, 4, 3, 6))
+    assert future.tokens.shape == (2, 4, 3, *context.tokens.shape[2:])
+    assert future.proprio.shape == (2, 4, 3, 3)
+    goal = model.encode_goal({"pixels": pixels(2)})
+    assert goal.proprio is None
+    assert LatentCost()(future, goal).shape == (2, 4)
+    other = model.encode({"pixels": pixels(2, 2), "proprio": felt + 1})
+    assert torch.equal(
+        other.tokens, context.tokens
+    )  # it changes what is imagined, not what is seen
+    assert not torch.allclose(model.rollout(other, torch.zeros(2, 1, 1, 6)).tokens, future.tokens)
+
+
+@torch.no_grad()
+def test_joining_and_parting_are_inverse():
+    model = make(proprio_dim=3)
+    z, felt = torch.randn(2, 5, 4, 6), torch.randn(2, 5, 3)
+    parts = model.part(model.join(z, felt))
+    assert torch.equal(parts.tokens, z)
+    assert torch.allclose(parts.proprio, felt, atol=1e-6)
+    assert torch.equal(make().join(z, None), z)
+
+
+@pytest.mark.parametrize("obs", [{}, {"proprio": np.zeros((2, 1, 2), np.float32)}])
+def test_missing_or_other_proprioception_is_refused(obs):
+    with pytest.raises(ConfigError, match=r"width 3 \(model.proprio_dim\)"):
+        make(proprio_dim=3).encode({"pixels": pixels(2, 2), **obs})
+    with pytest.raises(ConfigError, match="proprio_dim = -1"):
+        config(proprio_dim=-1)
