@@ -143,6 +143,11 @@ class ParallelEnvs(gymnasium.vector.VectorEnv[Any, Any, Any]):
             {"each": list(infos)},
         )
 
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers."""
+        return [worker.pid for worker in self._workers]
+
     def close_extras(self, **kwargs: Any) -> None:
         """End the processes."""
         for worker in self._workers:

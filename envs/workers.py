@@ -67,6 +67,11 @@ class Worker:
         theirs.close()
         self._ready = False
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return int(self._process.pid or 0)
+
     def send(self, request: Any, seconds: float) -> None:
         """Make a request that must be answered within ``seconds``."""
         self.deadline = time.monotonic() + seconds + (0.0 if self._ready else START_SECONDS)
