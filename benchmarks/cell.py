@@ -13,17 +13,20 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..core.io import atomic_write_json
+from ..core.io import atomic_write_json, atomic_write_text
+from ..datasets.corpus import index_corpus
 from ..datasets.trajectories import TrajectorySet
 from ..envs import make
 from ..envs.collect import collect
 from ..planning import MPCAgent, make_planner
+from ..vjepa.corpus_facts import pixel_stats
 from ..vjepa.device import prepare
 from ..vjepa.pretrain_recipe import pretrain_encoder
-from ..vjepa.train_recipe import load_world_model, train_on_trajectories
+from ..vjepa.train_recipe import load_world_model, split_episodes, train_on_trajectories
 from . import suite
 from .diagnose import diagnose
 from .episodes import EpisodeSet
@@ -82,11 +85,21 @@ def run_cell(cell: Cell) -> None:
             )
 
 
+def _training_videos(cell: Cell, model: ModelEntry) -> Path:
+    """A list of the episodes' videos without those that training holds out."""
+    data = TrajectorySet.open(cell.data())
+    kept, _ = split_episodes(data.num_episodes, model.train.held_out)
+    path = cell.folder / "videos" / f"{cell.env}.{cell.model}.{cell.seed}.txt"
+    names = [str(data.video_path(episode).resolve()) for episode in kept]
+    atomic_write_text(path, "\n".join(names) + "\n")
+    return path
+
+
 def _pretrain(cell: Cell, model: ModelEntry) -> None:
     assert model.pretrain is not None
     config = replace(
         model.pretrain,
-        videos=cell.data(),
+        videos=str(_training_videos(cell, model)),
         out=cell.run("pretrain"),
         resume=True,
         threads=cell.threads,
@@ -97,9 +110,14 @@ def _pretrain(cell: Cell, model: ModelEntry) -> None:
 
 
 def _train(cell: Cell, model: ModelEntry, entry: EnvEntry) -> None:
-    """Actions are as wide, and frames as large, as the environment's data."""
+    """Actions are as wide, and frames as large, as the environment's data; an encoder that is
+    trained here normalises pixels by the statistics of its training videos."""
     width = TrajectorySet.open(cell.data()).arrays()["action"].shape[1]
-    shape = {"action_dim": width, "image_size": entry.collect.image_size}
+    shape: dict[str, Any] = {"action_dim": width, "image_size": entry.collect.image_size}
+    if not model.train.train.freeze_encoder:
+        mean, std = pixel_stats(index_corpus(_training_videos(cell, model), progress=False))
+        encoder = model.train.train.model.encoder
+        shape["encoder"] = replace(encoder, pixel_mean=mean, pixel_std=std)
     config = replace(
         model.train,
         data=cell.data(),
@@ -163,12 +181,16 @@ def _oracle(cell: Cell, plan: Suite, entry: EnvEntry) -> list[suite.Method]:
 def _floors(cell: Cell, plan: Suite, entry: EnvEntry) -> list[suite.Method]:
     data = TrajectorySet.open(cell.data())
     return suite.standard_floors(
-        budget=entry.budget,
+        budget=_budget(entry),
         action_dim=int(np.prod(data.arrays()["action"].shape[1:])),
         trajectories=data,
         image_size=entry.collect.image_size,
         seed=plan.problems_seed,
     )
+
+
+def _budget(entry: EnvEntry) -> int:
+    return entry.budget or make(entry.env, render_obs=False).budget
 
 
 def _episodes(cell: Cell, plan: Suite, entry: EnvEntry, kind: suite.Kind) -> EpisodeSet:
@@ -179,7 +201,7 @@ def _episodes(cell: Cell, plan: Suite, entry: EnvEntry, kind: suite.Kind) -> Epi
         kind,
         entry.episodes,
         seed=plan.problems_seed,
-        budget=entry.budget,
+        budget=_budget(entry),
         near_steps=entry.near_steps,
     )
 

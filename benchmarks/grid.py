@@ -47,8 +47,8 @@ class EnvEntry:
 
     env: str
     """Environment id."""
-    budget: int = 50
-    """Environment steps per problem."""
+    budget: int = 0
+    """Environment steps per problem; 0 for the environment's own."""
     kinds: tuple[Kind, ...] = ("far",)
     """Goals anywhere, or at most near_steps of a random policy away."""
     near_steps: int = 25
