@@ -21,7 +21,7 @@ ANGLE_TOLERANCE = np.pi / 9
 """…and the T within this angle, radians."""
 SPREAD = np.array([0.2, 0.2, 0.15, 0.15, np.pi])
 """Starts and goals: disc and T within these distances of the middle (m), any angle (rad)."""
-SETTLE_STEPS = 40
+SETTLE_STEPS = 20
 
 
 class PushT(GoalEnv):
@@ -31,7 +31,7 @@ class PushT(GoalEnv):
     .2 s without action."""
 
     asset = "pusht.xml"
-    frame_skip = 20
+    frame_skip = 10
     proprio_dim = 4
     budget = 150
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
