@@ -18,6 +18,7 @@ from ..datasets.views import ViewConfig, make_views
 from .diagnostics import embedding_report, pixel_probe
 from .encoder import EncoderConfig, TubeletEncoder
 from .objectives import Latents, Objective, ObjectiveConfig
+from .parallel import WHOLE, Part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +72,19 @@ class MultiviewModel(nn.Module):
         """The encoder to keep."""
         return self.encoder
 
-    def latents(self, video: Tensor, step: int) -> Latents:
-        """Projected views ``[V, B, D]`` of uint8 clips ``[B, T, H, W, 3]``, global ones first."""
-        generator = torch_generator(self.seed, "views", step)
-        views = make_views(video, self.config.views, generator)
+    def latents(self, video: Tensor, step: int, part: Part = WHOLE) -> Latents:
+        """Projected views ``[V, B, D]`` of uint8 clips ``[B, T, H, W, 3]``, global ones first.
+
+        With ``part``, ``video`` is that part of the step's batch. A clip's views are drawn from the
+        stream of its number in the run, whichever process holds it.
+        """
         batch = len(video)
+        first = step * part.of * batch + part.rows(batch).start
+        drawn = [
+            make_views(clip, self.config.views, torch_generator(self.seed, "views", sample))
+            for sample, clip in enumerate(video.split(1), start=first)
+        ]
+        views = [torch.cat(clips) for clips in zip(*drawn, strict=True)]
         pooled: list[Tensor] = []
         for group in _by_size(views):  # views of one size go through the encoder together
             tokens = self.encoder(torch.cat(group))
@@ -83,9 +92,10 @@ class MultiviewModel(nn.Module):
         projected = self.projector(torch.cat(pooled)).unflatten(0, (len(views), batch))
         return Latents(step=step, views=projected, global_views=self.config.views.global_views)
 
-    def losses(self, video: Tensor, step: int) -> dict[str, Tensor]:
-        """Every term of the objective, and ``loss``, for uint8 clips ``[B, T, H, W, 3]``."""
-        return self.objective(self.latents(video, step))
+    def losses(self, video: Tensor, step: int, part: Part = WHOLE) -> dict[str, Tensor]:
+        """Every term of the objective, and ``loss``, for uint8 clips ``[B, T, H, W, 3]``: the
+        step's batch, or ``part`` of it."""
+        return self.objective(self.latents(video, step, part))
 
     def after_step(self, step: int, steps: int) -> None:
         """Nothing: there is no teacher."""

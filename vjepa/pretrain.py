@@ -211,7 +211,7 @@ def pretrain(
             moments a new run starts with.
 
     Raises:
-        ConfigError: processes that do not divide the batch, or several for a method with views.
+        ConfigError: processes that do not divide the batch.
 
     Returns:
         the trained model; ``model.output`` is the encoder to freeze.
@@ -219,11 +219,6 @@ def pretrain(
     model = build(config, teacher=teacher, device=device)
     laid_out = round(config.optim.stretch * config.loop.steps)
 
-    if world_size() > 1 and config.by_views:
-        raise ConfigError(
-            "methods with views train in one process: their projector normalises over the batch "
-            "that one process sees. Start without torchrun"
-        )
     if local_batch(config.batch_size) % config.loop.accumulate:
         raise ConfigError(
             f"{local_batch(config.batch_size)} clips per process do not fall into loop.accumulate "
@@ -245,9 +240,7 @@ def pretrain(
                     for sample, clip in enumerate(video.split(1), start=first)
                 ]
             )
-        if isinstance(model, MaskedModel):
-            return model.losses(video, step, part)
-        return model.losses(video, step)
+        return model.losses(video, step, part)
 
     def report(batch: VideoBatch, step: int) -> dict[str, float]:
         values = model.report(batch.video.to(device), step)
