@@ -42,7 +42,7 @@ class ArmPickPlace(Arm):
     Goals: the cube on the shelf, the open hand around it, all at rest."""
 
     asset = "arm_pick_place.xml"
-    budget = 120
+    budget = 80
 
     def sample_state(self, rng: np.random.Generator) -> State:
         """The cube on the table, the hand in the air, open, at rest."""

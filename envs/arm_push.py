@@ -26,7 +26,7 @@ class ArmPush(Arm):
     Goals: the cube farther away, the hand behind it (on the robot's side), all at rest."""
 
     asset = "arm_push.xml"
-    budget = 100
+    budget = 80
 
     def sample_state(self, rng: np.random.Generator) -> State:
         """The cube in the near part of the table, the hand in the air, at rest."""

@@ -25,7 +25,7 @@ class ArmReach(Arm):
     closed, at rest."""
 
     asset = "arm_reach.xml"
-    budget = 50
+    budget = 40
 
     def sample_state(self, rng: np.random.Generator) -> State:
         """The tip uniform over the workspace, at rest."""
@@ -67,7 +67,7 @@ class ArmReachWall(ArmReach):
     below its top: the hand must go over it or round it. Otherwise like :class:`ArmReach`."""
 
     asset = "arm_reach_wall.xml"
-    budget = 60
+    budget = 50
 
     def sample_state(self, rng: np.random.Generator) -> State:
         """The tip on the robot's side of the wall, at rest."""
