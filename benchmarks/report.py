@@ -49,6 +49,8 @@ td:first-child { white-space: normal; min-width: 130px; }
 tr.strong td { font-weight: 600; background: var(--row); }
 tr.weak td { color: var(--soft); }
 td.good { color: var(--good); } td.bad { color: var(--bad); }
+.callout { font-size: 18px; font-weight: 600; }
+.callout.good { color: var(--good); } .callout.bad { color: var(--bad); }
 figure { margin: 12px 0 18px; }
 figure svg, figure img { max-width: 100%; height: auto; display: block; }
 .videos { display: grid; grid-template-columns: repeat(auto-fill, minmax(440px, 1fr)); gap: 14px; }
@@ -84,6 +86,11 @@ class Report:
         """Paragraphs, separated by empty lines."""
         for paragraph in text.split("\n\n"):
             self._add(f"<p>{escape(paragraph)}</p>")
+
+    def add_callout(self, text: str) -> None:
+        """One line that stands out, coloured by its first word: healthy, warning or collapsed."""
+        kind = {"healthy": "good", "collapsed": "bad"}.get(text.split(":")[0].strip(), "soft")
+        self._add(f'<p class="callout {kind}">{escape(text)}</p>')
 
     def add_table(
         self,

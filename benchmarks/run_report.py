@@ -18,6 +18,7 @@ from .report import Report
 from .results import Stored, Table, load_results
 from .stats import Estimate
 from .tables import Leaderboard, Row, leaderboard
+from .training_report import add_training
 
 EMPHASIS = {"ceiling": "", "model": "strong", "floor": "weak"}
 
@@ -39,7 +40,8 @@ def build_report(
 ) -> Report:
     """The report of the run folder ``run``.
 
-    Looks at ``results/*.json``, at ``metrics.jsonl`` anywhere below, and at ``speed_*.json``.
+    Looks at ``results/*.json``, at ``metrics.jsonl`` anywhere below, and at ``speed_*.json``. A run
+    of training itself gets the page of :mod:`.training_report`.
 
     Raises TubeletError if there is nothing to report, or a damaged file.
     """
@@ -57,6 +59,8 @@ def build_report(
             "or `tubelet demo` first, or name the run's folder"
         )
     report = Report(title, f"Run folder: {run.resolve().name}")
+    if "run" in metrics:
+        add_training(report, run, metrics["run"])
     groups = _by_episodes(stored)
     tables = boards(stored, baseline)
     if tables:
@@ -66,9 +70,10 @@ def build_report(
     _tables(report, [s for s in stored if isinstance(s.value, Table)])
     _landscapes(report, [s for s in stored if isinstance(s.value, Landscape)])
     _probes(report, [s for s in stored if isinstance(s.value, ProbeResult)])
-    if metrics:
+    others = {name: lines for name, lines in metrics.items() if name != "run"}
+    if others:
         report.add_section("Training")
-        report.add_figure(charts.training_curves(metrics), "Logged scalars over training steps.")
+        report.add_figure(charts.training_curves(others), "Logged scalars over training steps.")
     if speeds:
         _speed(report, speeds)
     _setup(report, run, stored)

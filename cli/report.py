@@ -5,15 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import tyro
+
 from ..core.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Turn the results in a run folder into one self-contained HTML page, and print its tables."""
+    """Turn a run folder into one self-contained HTML page, and print its tables.
 
-    run: Path
-    """Run folder: results/*.json, and metrics.jsonl and speed_*.json anywhere below it."""
+    Of a run of training: curves, a verdict on collapse, the corpus, masks and features in colour.
+    """
+
+    folder: tyro.conf.Positional[Path | None] = None
+    """Run folder: of training, or with results/*.json, metrics.jsonl and speed_*.json below it."""
+    run: Path | None = None
+    """The same as a flag."""
     out: Path | None = None
     """Where to write the page; report.html in the run folder by default."""
     title: str = "tubelet report"
@@ -28,12 +35,17 @@ def run(config: Config) -> int:
     from ..benchmarks.run_report import boards, build_report
     from ..benchmarks.tables import print_leaderboard
 
-    if not config.run.is_dir():
-        raise ConfigError(f"run = {config.run}: no such folder")
-    report = build_report(config.run, title=config.title, baseline=config.baseline)
-    path = config.out or config.run / "report.html"
+    folder = config.folder or config.run
+    if folder is None:
+        raise ConfigError("name the run folder: tubelet report runs/first")
+    if config.run not in (None, folder):
+        raise ConfigError(f"{folder} and --run {config.run}: name one run folder")
+    if not folder.is_dir():
+        raise ConfigError(f"run = {folder}: no such folder")
+    report = build_report(folder, title=config.title, baseline=config.baseline)
+    path = config.out or folder / "report.html"
     report.write(path)
-    for board in boards(load_results(config.run), config.baseline):
+    for board in boards(load_results(folder), config.baseline):
         print_leaderboard(board)
     print(f"report: {path}")
     return 0
