@@ -136,6 +136,10 @@ class ClipBatches(Iterator[ClipBatch]):
         both = [*sorted(self.excluded.items()), *sorted(self.bad.items())]
         return shown("\n".join([head, *(f"  {path}: {reason}" for path, reason in both)]))
 
+    def worker_pids(self) -> list[int]:
+        """The ids of the workers' processes."""
+        return [] if self._pool is None else self._pool.pids()
+
     def close(self) -> None:
         """Stop the workers. They also stop when this object or the process ends."""
         if self._pool is not None:

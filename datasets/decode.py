@@ -139,6 +139,18 @@ class VideoReader:
             out[:] = frames[inverse]
         return out
 
+    def shrunk(self, size: int) -> Iterator[np.ndarray]:
+        """All frames in order, whole, the short side scaled down to ``size`` pixels (never up).
+
+        Yields: uint8 RGB [H, W, 3], height and width even. Raises as :meth:`get_frames`.
+        """
+        scale = min(1.0, size / min(self.size))
+        height, width = (max(2, 2 * round(side * scale / 2)) for side in self.size)
+        turned = self.info.rotation % 180 == 90
+        stored = (width, height) if turned else (height, width)
+        for frame in self._decode(np.arange(self.num_frames), None):
+            yield np.rot90(self._rgb(frame, *stored), self.info.rotation // 90)
+
     def check(self, indices: Sequence[int] | np.ndarray) -> None:
         """Decode the frames ``indices`` without keeping them; raises as :meth:`get_frames`."""
         for _ in self._decode(np.unique(np.asarray(indices, dtype=np.int64)), None):
@@ -162,9 +174,7 @@ class VideoReader:
         height, width = frame.height, frame.width
         if size:
             height, width = scaled(height, width, size)
-        rgb = self._reformatter.reformat(
-            frame, width, height, "rgb24", interpolation="BILINEAR", threads=1
-        ).to_ndarray()
+        rgb = self._rgb(frame, height, width)
         if size:
             top, left = (height - size) // 2, (width - size) // 2
             rgb = rgb[top : top + size, left : left + size]
@@ -172,6 +182,11 @@ class VideoReader:
         if not size and rgb.shape[:2] != self.size:
             raise self._error(f"the frame size changes from {self.size} to {rgb.shape[:2]}")
         return rgb
+
+    def _rgb(self, frame: Any, height: int, width: int) -> np.ndarray:
+        return self._reformatter.reformat(
+            frame, width, height, "rgb24", interpolation="BILINEAR", threads=1
+        ).to_ndarray()
 
     def _error(self, reason: str) -> VideoDecodeError:
         return VideoDecodeError(self.path, reason, self.backend)

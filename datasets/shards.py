@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import tarfile
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from .storage import Part, open_binary, suffix
 
@@ -70,7 +70,7 @@ def read_shard(address: str, extensions: tuple[str, ...]) -> Shard:
                         cut[part.address] = _CUT.format(there, part.bytes)
                     else:
                         members.append(part.address)
-                fault = "" if archive.offset < length else _NO_END
+                fault = _end_fault(file, archive.offset)
     except FileNotFoundError:
         return Shard([], [], {}, "no such file")
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
@@ -78,7 +78,17 @@ def read_shard(address: str, extensions: tuple[str, ...]) -> Shard:
     return Shard(members, ignored, cut, fault)
 
 
-_NO_END = "the shard lacks its end mark: members may be missing"
+def _end_fault(file: BinaryIO, offset: int) -> str:
+    """What is wrong where reading stopped: a whole shard has a block of zeros there."""
+    file.seek(offset)
+    block = file.read(tarfile.BLOCKSIZE)
+    if not block:
+        return "the shard lacks its end mark: members may be missing"
+    if len(block) < tarfile.BLOCKSIZE or any(block):
+        return f"the shard ends early or is damaged at byte {offset}: members may be missing"
+    return ""
+
+
 _CUT = "the shard ends inside it: {} of {} bytes are there"
 
 

@@ -65,8 +65,8 @@ def find_files(source: Any, kind: str, extensions: tuple[str, ...]) -> Found:
         found = _remote(os.fspath(source), kind, extensions)
     else:
         found = _local(Path(source), kind, extensions)
-    found.paths.sort()
-    found.ignored.sort()
+    found.paths.sort(key=storage.order)
+    found.ignored.sort(key=storage.order)
     if not found.paths and not found.bad:
         seen = ""
         if found.ignored:

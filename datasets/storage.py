@@ -56,6 +56,12 @@ def absolute(address: str | os.PathLike[str]) -> str:
     return text if is_remote(text) else os.path.abspath(text)
 
 
+def order(address: str) -> tuple[str, int]:
+    """Sorts addresses by path, and the members of one shard by where they lie in it."""
+    part = as_part(address)
+    return (part.file, part.offset) if part else (address, 0)
+
+
 def shown(address: str) -> str:
     """The address for a report: bytes of a name that are not UTF-8 come as ``\\udcff`` escapes."""
     return address.encode("utf-8", "backslashreplace").decode()

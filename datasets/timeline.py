@@ -247,7 +247,8 @@ def _check_whole(
             reason = f"truncated: {count} of {stream.frames} frames are in the file"
             raise VideoDecodeError(path, reason, "pyav")
     if not stream.frames and container.duration:
-        start = max(0, container.start_time or 0) / 1e6
+        matroska = "matroska" in container.format.name  # whose duration is the time of the end
+        start = 0 if matroska else max(0, container.start_time or 0) / 1e6
         promise, end = start + container.duration / 1e6, max(ends.values())
         if end < promise - max(0.5, 2 * container.duration / 1e6 / count):
             reason = f"truncated: ends at {end:.2f} s of {promise:.2f} s"

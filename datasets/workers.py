@@ -96,6 +96,10 @@ class WorkerPool:
             "Check the memory of this machine, or decode with workers=0 to see the crash itself"
         )
 
+    def pids(self) -> list[int]:
+        """The ids of the workers' processes."""
+        return [worker.pid for worker in self._workers]
+
     def close(self) -> None:
         """Stop all workers. Closing twice is harmless."""
         self._finalizer()
@@ -127,7 +131,7 @@ class _Worker:
     """One process, its pipe and its shared memory.
 
     Attributes:
-        steps: those assigned to it and not yet handed over.
+        pid: its process. steps: those assigned to it and not yet handed over.
     """
 
     def __init__(self, source: ClipSource):
@@ -141,6 +145,7 @@ class _Worker:
         args = (source, theirs, self._memory, self._watch, os.getpid())
         self._process: Any = context.Process(target=_work, args=args, daemon=True)
         self._process.start()
+        self.pid: int = self._process.pid
         theirs.close()
 
     def assign(self, step: int, banned: Mapping[int, str]) -> None:

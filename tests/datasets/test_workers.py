@@ -89,7 +89,7 @@ def test_a_worker_killed_from_outside_costs_nothing(index):
     expected = list(islice(clip_batches(index, CONFIG, 4), 12))
     batches = clip_batches(index, CONFIG, 4, workers=2)
     seen = list(islice(batches, 4))
-    os.kill(batches._pool._workers[0]._process.pid, signal.SIGKILL)
+    os.kill(batches.worker_pids()[0], signal.SIGKILL)
     seen += list(islice(batches, 8))
     assert _equal(seen, expected)
     assert batches.bad == {}
@@ -152,7 +152,7 @@ def test_memory_stays_flat(index):
         return sum(pages) * os.sysconf("SC_PAGE_SIZE")
 
     batches = clip_batches(index, ClipConfig(frames=4, size=32), 4, workers=2)
-    pids = [os.getpid(), *(worker._process.pid for worker in batches._pool._workers)]
+    pids = [os.getpid(), *batches.worker_pids()]
     for _ in range(60):
         next(batches)
     before = resident(pids)
