@@ -45,8 +45,9 @@ class Saver:
     ):
         self._run, self._model, self._optimizer = run, model, optimizer
         self._config, self._keep = config, keep
-        # Threads of their own need a group of their own.
+        # A thread of its own needs a group of its own.
         self._group: Any = dist.new_group(backend="gloo") if sharded else None
+        self._alone: Any = dist.new_group([0], backend="gloo") if sharded else None
         self._thread = ThreadPoolExecutor(1, "checkpoint") if background else None
         self._running: Future[None] | None = None
 
@@ -143,7 +144,9 @@ class Saver:
                 write_parts(parts / name, tensors, group)
             if parallel.rank() > 0:
                 return {}, {}
-            weights, moments = (join_parts(parts / name, tensors) for name, tensors in named)
+            weights, moments = (
+                join_parts(parts / name, tensors, self._alone) for name, tensors in named
+            )
             return weights, moments
         except (CheckpointException, OSError) as error:
             raise cannot_save(self._run, step, _reason(error)) from error

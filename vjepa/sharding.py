@@ -98,8 +98,13 @@ def write_parts(folder: Path, tensors: Mapping[str, Tensor], group: dist.Process
         save(split, storage_writer=writer, process_group=group)
 
 
-def join_parts(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The whole ``tensors`` (on the CPU) from what :func:`write_parts` wrote of them."""
+def join_parts(
+    folder: Path, tensors: Mapping[str, Tensor], alone: dist.ProcessGroup
+) -> dict[str, Tensor]:
+    """The whole ``tensors`` (on the CPU) from what :func:`write_parts` wrote of them.
+
+    ``alone`` is a group of this process alone: it asks no other.
+    """
     whole = {
         name: torch.empty(value.shape, dtype=value.dtype) if isinstance(value, DTensor) else value
         for name, value in tensors.items()
@@ -107,6 +112,6 @@ def join_parts(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
     split = {name: whole[name] for name, value in tensors.items() if isinstance(value, DTensor)}
     if split:
         reader = HuggingFaceStorageReader(str(folder))
-        load(split, storage_reader=reader, no_dist=True)
+        load(split, storage_reader=reader, process_group=alone)
     shutil.rmtree(folder, ignore_errors=True)
     return whole
