@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from .pace import Pace, rate
+
 
 class progress:
     """Iterate with a progress bar: ``for item in progress(items_or_count, "collect"): ...``
@@ -14,22 +16,31 @@ class progress:
         items: an iterable, or a count n for ``range(n)``.
         description: a word or two shown before the bar.
         total: the number of items, where ``len(items)`` does not tell.
+        pace: what an item amounts to, for loops of training: clips and operations per second, the
+            share of a device's peak, and the share of the time that :meth:`waited` for data.
 
     On a terminal (stderr) it is a bar with rate and time left; elsewhere a plain line about every
     ten seconds and one at the end. :meth:`note` shows a short text behind it (a loss, say).
     """
 
-    def __init__(self, items: Any, description: str, *, total: int | None = None):
+    def __init__(
+        self, items: Any, description: str, *, total: int | None = None, pace: Pace | None = None
+    ):
         self._items = range(items) if isinstance(items, int) else items
         self._description = description
         self._total = (
             len(self._items) if total is None and hasattr(self._items, "__len__") else total
         )
         self._note = ""
+        self._pace, self._waited = pace, 0.0
 
     def note(self, text: str) -> None:
         """Show ``text`` behind the bar from the next item on."""
         self._note = text
+
+    def waited(self, seconds: float) -> None:
+        """So long did the loop wait for data, in seconds; adds up."""
+        self._waited += seconds
 
     def __iter__(self) -> Iterator[Any]:
         from rich.console import Console
@@ -53,8 +64,8 @@ class progress:
             start = time.monotonic()
             for done, item in enumerate(self._items, 1):
                 yield item
-                rate = _rate(done, time.monotonic() - start)
-                bar.update(task, advance=1, rate=rate, note=self._note)
+                speed = self._rate(done, time.monotonic() - start)
+                bar.update(task, advance=1, rate=speed, note=self._note)
 
     def _plain(self, console: Any, every: float = 10.0) -> Iterator[Any]:
         start = shown = time.monotonic()
@@ -73,14 +84,14 @@ class progress:
             of = f"/{self._total}"
             if 0 < done < self._total:
                 left = f"{_clock(elapsed * (self._total - done) / done)} left"
-        parts = [self._description, f"{done}{of}", _rate(done, elapsed), left, self._note]
+        parts = [self._description, f"{done}{of}", self._rate(done, elapsed), left, self._note]
         line = "  ".join(part for part in parts if part)
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-
-def _rate(done: int, elapsed: float) -> str:
-    per_second = done / max(elapsed, 1e-9)
-    return f"{per_second:.1f}/s" if per_second >= 1 else f"{elapsed / max(done, 1):.1f} s each"
+    def _rate(self, done: int, elapsed: float) -> str:
+        if self._pace is None:
+            return rate(done, elapsed)
+        return self._pace.text(steps=done, seconds=elapsed, waited=self._waited)
 
 
 def _clock(seconds: float) -> str:
