@@ -1,5 +1,6 @@
 """Collection: the same files for any number of workers and after a kill; replayable; refusals."""
 
+import json
 import os
 import signal
 import subprocess
@@ -14,7 +15,9 @@ from tubelet.cli import collect as cli
 from tubelet.core.config import from_toml, to_toml
 from tubelet.core.errors import ConfigError, DatasetError
 from tubelet.datasets.trajectories import TrajectorySet
-from tubelet.envs.collect import CollectConfig, collect
+from tubelet.envs.collect import COVERAGE_PATH, CollectConfig, collect
+from tubelet.envs.coverage import coverage
+from tubelet.envs.factors import FactorConfig
 from tubelet.envs.policies import PolicyMix
 
 
@@ -136,3 +139,67 @@ def test_foreign_and_unwritable_folders_are_refused(tmp_path):
     assert os.listdir(tmp_path) == ["thesis.txt"]
     with pytest.raises(DatasetError, match="cannot write"):
         collect(config(tmp_path / "thesis.txt" / "below"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("env_id", "kinds"),
+    [("tubelet/PushT-v0", ("colour", "mass")), ("tubelet/TwoRoomsRandom-v0", ())],
+)
+def test_one_two_and_four_workers_write_the_same_bytes(env_id, kinds, tmp_path):
+    """Every policy, random layouts and factors."""
+    sets = []
+    for workers in (1, 2, 4):
+        settings = config(
+            tmp_path / str(workers),
+            env=env_id,
+            episodes=32,
+            workers=workers,
+            policy=PolicyMix(expert=1.0),
+            factors=FactorConfig(kinds=kinds),
+        )
+        collect(settings)
+        sets.append(files(tmp_path / str(workers)))
+    assert sets[0] == sets[1] == sets[2]
+
+
+def test_sets_say_what_they_cover(alone):
+    """Play covers what standing still does not, and the file agrees with a fresh measurement."""
+    stored = TrajectorySet.open(alone)
+    env = envs.make("tubelet/Reacher-v0", render_obs=False)
+    measured = coverage(stored, env)
+    assert json.loads((alone / COVERAGE_PATH).read_text()) == measured.to_json() | {
+        "visited": list(measured.visited),
+        "action_std": list(measured.action_std),
+    }
+    assert (measured.episodes, measured.frames) == (20, 140)
+    assert 0.2 < np.mean(measured.visited) <= 1
+    assert 0 < measured.nearest_median < measured.nearest_95 < 2
+    assert 0 < measured.persistence < 1
+
+
+def test_coverage_of_known_sets():
+    """Frames everywhere leave no gap; a single one, over and over, leaves all of it."""
+    env = envs.make("tubelet/PointMaze-v0", render_obs=False)
+    rng = np.random.default_rng(0)
+    spread = np.stack([env.sample_state(rng) for _ in range(3000)])
+    for states, still, near in [(spread, 0.0, (0, 0.1)), (spread[:1].repeat(3000, 0), 1, (0.5, 3))]:
+        found = coverage(Fake(states), env)
+        assert near[0] < found.nearest_median < near[1]
+        assert found.still == pytest.approx(still, abs=0.01)
+        assert (np.array(found.visited) > 0.95).all() == (still == 0)
+        assert found.saturated == pytest.approx(0.5, abs=0.01)
+        assert found.persistence == pytest.approx(-1.0)
+
+
+class Fake:
+    """A set of one episode whose actions jump between 0 and 1."""
+
+    root, num_episodes = "fake", 1
+
+    def __init__(self, states):
+        action = (np.arange(len(states)) % 2)[:, None].repeat(2, 1).astype(np.float32)
+        self.offsets, self._rows = np.array([0, len(states)]), {"state": states, "action": action}
+
+    def arrays(self):
+        return self._rows

@@ -5,7 +5,13 @@ import pytest
 
 from tubelet import envs
 from tubelet.core.errors import ConfigError
-from tubelet.envs.policies import PolicyMix, coloured_noise, mixed_policy, noise_policy
+from tubelet.envs.policies import (
+    PolicyMix,
+    coloured_noise,
+    mixed_policy,
+    noise_policy,
+    noisy_expert,
+)
 
 ENV = envs.make("tubelet/Reacher-v0", render_obs=False)
 
@@ -58,6 +64,7 @@ def test_mixture_draws_by_weight():
     [
         {"noise": -1.0},
         {"noise": 0.0, "held": 0.0, "scripted": 0.0},
+        {"expert_noise": -0.1},
         {"hold": 0},
         {"scale": 0.0},
         {"colour": 9.0},
@@ -67,3 +74,21 @@ def test_mixture_draws_by_weight():
 def test_impossible_mixtures_are_refused(options):
     with pytest.raises(ConfigError):
         PolicyMix(**options)
+
+
+def test_noisy_expert_reaches_one_goal_after_another():
+    ENV.reset(seed=0)
+    act = noisy_expert(ENV, np.random.default_rng(0), 0.1)
+    goals, reached = set(), 0
+    for t in range(150):
+        goals.add(ENV.goal_state.tobytes())
+        reached += ENV.step(act(t))[4]["success"]
+    assert len(goals) >= 4
+    assert reached > 15
+
+
+def test_weights_pick_the_expert():
+    mix = PolicyMix(noise=0, held=0, scripted=0, expert=1, expert_noise=0)
+    ENV.reset(seed=1)
+    act, clean = mixed_policy(mix, ENV, 5, np.random.default_rng(0)), ENV.expert(None)
+    assert np.array_equal(act(0), clean(0))
