@@ -126,11 +126,18 @@ class MaskedModel(nn.Module):
         self.predictor = MaskedPredictor(predictor, latent_dim=encoder.width)
         self.target = Target(objective.target, self.encoder, teacher)
         self.levels = objective.target.levels > 1
-        provides = {"pred", "target"}
+        provides = {"pred", "target", "context", "places"}
         if predictor.context_head:
             provides |= {"context_pred", "context_target", "context_distance"}
         width = objective.target.levels * (predictor.target_width or encoder.width)
-        self.objective = Objective(objective, provides, seed=seed, latent_dim=width)
+        self.objective = Objective(
+            objective,
+            provides,
+            seed=seed,
+            latent_dim=width,
+            context_dim=objective.target.levels * encoder.width,
+            encoder_parameters=sum(p.numel() for p in self.encoder.parameters()),
+        )
 
     @property
     def output(self) -> TubeletEncoder:
@@ -181,6 +188,12 @@ class MaskedModel(nn.Module):
             pred=tuple(target for target, _ in out),
             target=tuple(_at(x, job.target_ids) for x, job in zip(clips, jobs, strict=True)),
         )
+        if "places" in self.objective.needs:
+            latents = replace(
+                latents,
+                context=tuple(job.context for job in jobs),
+                places=tuple(_places(job.target_ids, grid) for job in jobs),
+            )
         if not self.predictor.config.context_head:
             return latents
         return replace(
@@ -227,6 +240,12 @@ class MaskedModel(nn.Module):
             "pixel_r2": pixel_probe(targets, video),
             "loss_over_mean": (error / baseline.clamp_min(1e-9)).item(),
         }
+
+
+def _places(ids: Tensor, grid: Grid) -> Tensor:
+    """Where tokens ``[B, M]`` are: ``[B, M, 3]`` (time, row, column) in [0, 1]."""
+    axes = (ids // (grid.h * grid.w), ids // grid.w % grid.h, ids % grid.w)
+    return torch.stack([x / max(1, n - 1) for x, n in zip(axes, grid, strict=True)], dim=-1)
 
 
 def _at(tokens: Tensor, ids: Tensor) -> Tensor:

@@ -142,14 +142,27 @@ def ijepa_schedule() -> OptimConfig:
 
 
 def make_optimizer(module: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """The optimiser of the parameters that require gradients: matrices decayed, the rest not."""
-    named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+    """The optimiser of the parameters that require gradients: matrices decayed, the rest not.
+
+    Modules with an attribute ``own_group`` (lr, betas, …) keep these, whatever the schedule says.
+    """
+    own = [
+        (part, [p for p in part.parameters() if p.requires_grad])
+        for part in module.modules()
+        if hasattr(part, "own_group")
+    ]
+    apart = {id(p) for _, parameters in own for p in parameters}
+    named = [(n, p) for n, p in module.named_parameters() if p.requires_grad and id(p) not in apart]
     muon = [p for n, p in named if config.kind == "muon" and p.ndim == 2 and "blocks." in n]
     taken = {id(p) for p in muon}
     rest = [p for _, p in named if id(p) not in taken]
     groups = [
         {"params": [p for p in rest if p.ndim > 1], "decayed": True},
         {"params": [p for p in rest if p.ndim <= 1], "decayed": False, "weight_decay": 0.0},
+    ]
+    groups += [
+        {"params": parameters, "decayed": False, "scheduled": False, **part.own_group}  # pyright: ignore
+        for part, parameters in own
     ]
     adamw = torch.optim.AdamW(
         [group for group in groups if group["params"]],
@@ -193,6 +206,8 @@ def set_schedule(
     """Put the learning rate and decay of ``step`` into the optimiser; returns the rate."""
     lr = learning_rate(config, step, steps)
     for group in optimizer.param_groups:
+        if not group.get("scheduled", True):
+            continue
         group["lr"] = lr
         if group["decayed"]:
             group["weight_decay"] = weight_decay(config, step, steps)

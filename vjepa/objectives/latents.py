@@ -35,6 +35,10 @@ class Latents:
     """What ``context_pred`` should be; same shapes."""
     context_distance: tuple[Tensor, ...] | None = None
     """``[B, C_k]``, at least 1: grid distance of each visible token to the nearest masked one."""
+    context: tuple[Tensor, ...] | None = None
+    """Encoded visible tokens ``[B, K_k, D]`` that each of ``pred`` was made from."""
+    places: tuple[Tensor, ...] | None = None
+    """Where each of ``pred`` is, ``[B, M_k, 3]`` (time, row, column) in [0, 1]."""
     online: Tensor | None = None
     """Tokens of the trained encoder ``[B, N, D]``."""
     views: Tensor | None = None

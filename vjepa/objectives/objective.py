@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.errors import ConfigError
+from .feedback import Feedback, FeedbackConfig
 from .latents import FIELDS, Latents
 from .regress import (
     ContextConfig,
@@ -49,10 +50,14 @@ class ObjectiveConfig:
     """Latents change slowly, or straight."""
     idm: IdmConfig | None = None
     """Actions can be read from latents."""
+    feedback: FeedbackConfig | None = None
+    """Predictions are judged against the law of the targets."""
 
     def __post_init__(self) -> None:
         if not self.terms():
             raise ConfigError(f"an objective without terms: set at least one of {', '.join(TERMS)}")
+        if self.feedback is not None and self.regress is None:
+            raise ConfigError("objective.feedback judges predictions: it needs objective.regress")
 
     def terms(self) -> dict[str, TermConfig]:
         """The terms that are on, by name."""
@@ -69,6 +74,7 @@ TERMS: dict[str, type[Term]] = {
     "vicreg": Vicreg,
     "tempsim": TemporalSimilarity,
     "idm": InverseDynamics,
+    "feedback": Feedback,  # last: its weight follows from the gradient of what is before it
 }
 
 
@@ -87,11 +93,15 @@ class Objective(nn.Module):
         seed: int = 0,
         latent_dim: int | None = None,
         action_dim: int | None = None,
+        context_dim: int | None = None,
+        encoder_parameters: int | None = None,
     ):
         """
         Args:
             provides: names of the fields of Latents that the driver fills at every step.
             seed: of the directions of SIGReg. latent_dim, action_dim: D and A, for heads.
+            context_dim: width of context tokens, where it is not D. encoder_parameters: how many
+                it has, for critics that may only be so large.
 
         Raises:
             ConfigError: a term needs a field that is not provided (all such are named), or there
@@ -101,7 +111,13 @@ class Objective(nn.Module):
         if unknown := sorted(set(provides) - FIELDS):
             raise ConfigError(f"provides {unknown}: Latents has only {sorted(FIELDS)}")
         self.config = config
-        sizes = Sizes(seed=seed, latent_dim=latent_dim, action_dim=action_dim)
+        sizes = Sizes(
+            seed=seed,
+            latent_dim=latent_dim,
+            action_dim=action_dim,
+            context_dim=context_dim,
+            encoder_parameters=encoder_parameters,
+        )
         self.terms = nn.ModuleDict()
         missing = []
         for name, term_config in config.terms().items():
@@ -130,7 +146,10 @@ class Objective(nn.Module):
         total: Tensor | None = None
         for name, term in self._terms().items():
             with torch.autocast(latents.device_type, enabled=False):
-                value, logs = term(latents)
+                if isinstance(term, Feedback):
+                    value, logs = term(latents, _gradient(total, latents))
+                else:
+                    value, logs = term(latents)
             part = self.config.terms()[name].weight_at(latents.step) * value
             total = part if total is None else total + part
             out[name] = value
@@ -140,3 +159,10 @@ class Objective(nn.Module):
 
     def _terms(self) -> dict[str, Term]:
         return dict(self.terms.items())  # pyright: ignore[reportReturnType]
+
+
+def _gradient(total: Tensor | None, latents: Latents) -> tuple[Tensor, ...] | None:
+    """Of the loss so far, at the predictions; None where there are no gradients."""
+    if total is None or latents.pred is None or not total.requires_grad:
+        return None
+    return torch.autograd.grad(total, latents.pred, retain_graph=True)

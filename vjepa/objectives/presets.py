@@ -10,9 +10,11 @@ tubelet.core.errors.ConfigError: unknown objective 'vjepa3'; did you mean 'vjepa
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ...core.config import did_you_mean
 from ...core.errors import ConfigError
+from .feedback import FeedbackConfig, Kind
 from .objective import ObjectiveConfig
 from .regress import ContextConfig, MultistepConfig, RegressConfig, ViewsConfig
 from .sigreg import SigregConfig
@@ -142,6 +144,14 @@ def cjepa(*, weight: float = 0.001) -> ObjectiveConfig:
     )
 
 
+def jedi(
+    *, momentum: tuple[float, float] = (0.99925, 0.99925), kind: Kind = "both"
+) -> ObjectiveConfig:
+    """JeDi-JEPA: V-JEPA 2 with discriminative feedback on its predictions. A reading of a press
+    description, the only source: no paper, code or numbers exist; see :mod:`.feedback`."""
+    return replace(vjepa2(momentum=momentum), feedback=FeedbackConfig(kind=kind))
+
+
 PRESETS: dict[str, Callable[[], ObjectiveConfig]] = {
     "ijepa": ijepa,
     "vjepa": vjepa,
@@ -153,6 +163,7 @@ PRESETS: dict[str, Callable[[], ObjectiveConfig]] = {
     "lewm": lewm,
     "pldm": pldm,
     "cjepa": cjepa,
+    "jedi": jedi,
 }
 
 

@@ -44,6 +44,10 @@ class Sizes:
     """D."""
     action_dim: int | None = None
     """A."""
+    context_dim: int | None = None
+    """Width of context tokens, where it is not D."""
+    encoder_parameters: int | None = None
+    """How many parameters the encoder has."""
 
 
 class Term(nn.Module):

@@ -26,6 +26,35 @@ def sigreg_excess(
     return parts.excess.item()
 
 
+def ecf_distance(
+    x: Tensor,
+    y: Tensor,
+    *,
+    generator: torch.Generator,
+    slices: int = 256,
+    nodes: int = 17,
+    t_max: float = 3.0,
+) -> Tensor:
+    """How differently samples ``x [M, D]`` and ``y [N, D]`` are distributed: a scalar, with
+    gradients, 0 for equal sets in any order.
+
+    Mean over random directions of the integral of ``|ecf_x(t) - ecf_y(t)|^2 exp(-t^2 / 2)``: SIGReg
+    with the other sample in the Gaussian's place. ``generator``: a CPU generator.
+    """
+    directions = torch.randn(x.shape[-1], slices, generator=generator).to(x)
+    directions = directions / directions.norm(dim=0)
+    t = torch.linspace(0, t_max, nodes, device=x.device, dtype=x.dtype)
+    weight = torch.full_like(t, 2 * t_max / (nodes - 1))
+    weight[[0, -1]] = t_max / (nodes - 1)
+    means = []
+    for sample in (x, y):
+        angle = (sample @ directions).unsqueeze(-1) * t  # [N, M, K]
+        means.append((angle.cos().mean(dim=0), angle.sin().mean(dim=0)))
+    (cos_x, sin_x), (cos_y, sin_y) = means
+    squared = (cos_x - cos_y).square() + (sin_x - sin_y).square()
+    return (squared @ (weight * torch.exp(-t.square() / 2))).mean()
+
+
 def bhep(x: Tensor, *, beta: float = 1.0) -> float:
     """Baringhaus-Henze-Epps-Pulley distance of ``x [N, D]`` from N(0, I), exact, without N.
 

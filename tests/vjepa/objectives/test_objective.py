@@ -35,6 +35,8 @@ KNOWN = Latents(
     online=randn(B, 3, D, seed=9),
     sequence=randn(B, 5, D, seed=10),
     actions=randn(B, 4, 2, seed=11),
+    context=(randn(B, 7, D, seed=14), randn(B, 3, D, seed=15)),
+    places=(randn(B, 5, 3, seed=16).sigmoid(), randn(B, 9, 3, seed=17).sigmoid()),
     rollout=randn(B, 4, D, seed=12),
     rollout_target=randn(B, 4, D, seed=13),
 )
@@ -118,10 +120,13 @@ def by_hand_cjepa():
         ("lewm", lambda _: by_hand_lewm()),
         ("pldm", by_hand_pldm),
         ("cjepa", lambda _: by_hand_cjepa()),
+        ("jedi", lambda _: masked(l1)),  # without gradients: what it adds follows from them
     ],
 )
 def test_presets_equal_the_sum_written_by_hand(name, by_hand):
-    objective = Objective(preset(name), FIELDS, latent_dim=D, action_dim=2).double()
+    objective = Objective(
+        preset(name), FIELDS, latent_dim=D, action_dim=2, encoder_parameters=10**6
+    ).double()
     got = objective(KNOWN)
     assert got["loss"].item() == pytest.approx(by_hand(objective).item(), rel=1e-10)
     assert set(preset(name).terms()) <= set(got)
@@ -130,7 +135,7 @@ def test_presets_equal_the_sum_written_by_hand(name, by_hand):
 def test_the_table_above_is_complete():
     assert set(PRESETS) == {
         *("ijepa", "vjepa", "vjepa2", "vjepa2.1", "lejepa", "levjepa"),
-        *("salt", "lewm", "pldm", "cjepa"),
+        *("salt", "lewm", "pldm", "cjepa", "jedi"),
     }
 
 
@@ -142,6 +147,7 @@ def test_the_table_above_is_complete():
         ("vjepa2", "ema", (0.99925, 0.99925), "layer", 1),
         ("vjepa2.1", "ema", (0.99925, 0.99925), "layer", 4),
         ("cjepa", "ema", (0.996, 1.0), "layer", 1),
+        ("jedi", "ema", (0.99925, 0.99925), "layer", 1),
         ("salt", "frozen", None, "layer", 1),
         ("lejepa", "shared", None, "none", 1),
         ("levjepa", "shared", None, "none", 1),
@@ -190,10 +196,13 @@ def test_needs_are_those_of_the_terms():
 
 def test_only_heads_have_parameters():
     for name in PRESETS:
-        objective = Objective(preset(name), FIELDS, latent_dim=D, action_dim=2)
+        objective = Objective(
+            preset(name), FIELDS, latent_dim=D, action_dim=2, encoder_parameters=10**6
+        )
         keys = set(objective.state_dict())
-        assert all(key.startswith("terms.idm.head.") for key in keys)
-        assert bool(keys) == (name == "pldm")
+        heads = ("terms.idm.head.", "terms.feedback.critics.")
+        assert all(key.startswith(heads) for key in keys)
+        assert bool(keys) == (name in ("pldm", "jedi"))
 
 
 def test_logs_do_not_carry_gradients():
@@ -265,7 +274,9 @@ def test_losses_are_float32_of_bfloat16_latents_under_autocast(name):
 
         return Latents(**{k: cast(getattr(KNOWN, k)) for k in FIELDS}, step=0, global_views=2)
 
-    objective = Objective(preset(name), FIELDS, latent_dim=D, action_dim=2)
+    objective = Objective(
+        preset(name), FIELDS, latent_dim=D, action_dim=2, encoder_parameters=10**6
+    )
     with torch.autocast("cpu", torch.bfloat16):
         low = objective(at(torch.bfloat16))["loss"]
     assert low.dtype == torch.float32
