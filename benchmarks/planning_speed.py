@@ -76,11 +76,13 @@ class PeakMemory(TorchDispatchMode):
         self.alive -= size
 
 
-def build_predictor(grid: int, latent_dim: int, action_dim: int) -> ActionPredictor:
+def build_predictor(
+    grid: int, latent_dim: int, action_dim: int, width: int = WIDTH
+) -> ActionPredictor:
     """The benchmark's predictor with weights from seed 0; its residual head does not start at 0."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = ActionPredictorConfig(width=WIDTH, depth=DEPTH, heads=HEADS)
+        config = ActionPredictorConfig(width=width, depth=DEPTH, heads=width // 64)
         predictor = ActionPredictor(
             config, latent_dim=latent_dim, action_dim=action_dim, grid=(grid, grid)
         )
@@ -94,7 +96,8 @@ def build_predictor(grid: int, latent_dim: int, action_dim: int) -> ActionPredic
 def rollout(repeats: int = 2, candidates: int = SAMPLES, grid: int = 8) -> dict[str, Any]:
     """``grid**2`` tokens per step, a context of 2 steps, one problem; memory under 128 MiB."""
     limit, latent_dim, width = 128 * 2**20, 128, 2
-    predictor = build_predictor(grid, latent_dim, width)
+    predictor = build_predictor(grid, latent_dim, width, width=128)
+    outcome: dict[str, Tensor] = {}
     draw = torch_generator(0, "speed", "rollout")
     context = torch.randn(1, 2, grid * grid, latent_dim, generator=draw)
     past = torch.rand(1, 1, width, generator=draw)
@@ -102,29 +105,28 @@ def rollout(repeats: int = 2, candidates: int = SAMPLES, grid: int = 8) -> dict[
     at_once = limit // candidate_bytes(predictor, HORIZON, past=1)
 
     @torch.inference_mode()
-    def recomputed() -> Tensor:
+    def recomputed() -> None:
         parts = []
         for some in actions[0].split(at_once):
             every = torch.cat([past.expand(len(some), -1, -1), some], 1)
             start = context.expand(len(some), -1, -1, -1)
             parts.append(predictor.rollout(start, every, use_cache=False))
-        return torch.cat(parts)
+        outcome["recomputed"] = torch.cat(parts)
 
     @torch.inference_mode()
-    def cached() -> Tensor:
-        parts = actions.split(at_once, 1)
-        return torch.cat([predictor.rollout_candidates(context, past, a)[0] for a in parts])
+    def cached() -> None:
+        parts = [predictor.rollout_candidates(context, past, a) for a in actions.split(at_once, 1)]
+        outcome["cached"] = torch.cat(parts, 1)[0]
 
-    gap = float((recomputed() - cached()).abs().max())
     with torch.inference_mode(), PeakMemory() as memory:
         predictor.rollout_candidates(context, past, actions[:, :at_once])
     timed = interleaved({"recomputed": recomputed, "cached": cached}, repeats)
     return {
         "setting": f"horizon {HORIZON}, {candidates} candidates, 2 context steps, {grid * grid} "
-        f"tokens per step, depth {DEPTH}, width {WIDTH}",
+        f"tokens per step, depth {DEPTH}, width 128",
         "seconds": {clock: timed[clock] for clock in ("cpu", "wall")},
         "ratio": timed["cpu"]["recomputed"] / timed["cpu"]["cached"],
-        "largest_difference": gap,
+        "largest_difference": float((outcome["recomputed"] - outcome["cached"]).abs().max()),
         "memory": {"limit": limit, "candidates_at_once": at_once, "peak": memory.peak},
         "repeats": repeats,
     }
@@ -256,8 +258,16 @@ def _peer(python: str, tensors: dict[str, Tensor], predictor: ActionPredictor):
             peer.close()
 
 
-def swm(python: str, repeats: int = 4, batches: tuple[int, ...] = (1, 16)) -> dict[str, Any]:
-    """Both planners on the same problems; goals are what known actions inside [-1, 1] lead to."""
+def swm(
+    python: str,
+    repeats: int = 4,
+    batches: tuple[int, ...] = (1, 16),
+    batch_iterations: int = ITERATIONS,
+) -> dict[str, Any]:
+    """Both planners on the same problems; goals are what known actions inside [-1, 1] lead to.
+
+    Several problems at once are planned for once, with ``batch_iterations``.
+    """
     dynamics, tensors = Vector(), {}
     draw = torch_generator(0, "speed", "swm")
     most = max(repeats, *batches)
@@ -281,7 +291,8 @@ def swm(python: str, repeats: int = 4, batches: tuple[int, ...] = (1, 16)) -> di
         }
         for problems in batches:
             rounds = repeats if problems == 1 else 1
-            row = _side_by_side(peer, dynamics, context, goal, problems, rounds)
+            steps = ITERATIONS if problems == 1 else batch_iterations
+            row = _side_by_side(peer, dynamics, context, goal, problems, rounds, steps)
             result["rows"].append(row)
             print(json.dumps(row, indent=1), flush=True)
         result["free"] = [_free_side_by_side(peer, n, 5 * repeats) for n in batches]
@@ -292,16 +303,28 @@ def swm(python: str, repeats: int = 4, batches: tuple[int, ...] = (1, 16)) -> di
 
 
 def _side_by_side(
-    peer: Peer, dynamics: Vector, context: Latent, goal: Latent, problems: int, rounds: int
+    peer: Peer,
+    dynamics: Vector,
+    context: Latent,
+    goal: Latent,
+    problems: int,
+    rounds: int,
+    iterations: int,
 ) -> dict[str, Any]:
     """Plans in turns; each round has problems of its own if it plans one at a time."""
     config = CEMConfig(
-        horizon=HORIZON, samples=SAMPLES, iterations=ITERATIONS, elites=ELITES, init_std=1.0
+        horizon=HORIZON,
+        samples=SAMPLES,
+        iterations=iterations,
+        elites=ELITES,
+        init_std=1.0,
+        min_std=0.0,
+        returns="best",
     )
     planner = CEM(config, ACTION)
     seconds: dict[str, list[float]] = {"tubelet": [], "stable-worldmodel": []}
     wall: dict[str, list[float]] = {name: [] for name in seconds}
-    found: dict[str, list[Tensor]] = {"tubelet": [], "raw": [], "clipped": []}
+    found: dict[str, list[Tensor]] = {"tubelet": [], "raw": [], "clipped": [], "idle": []}
     outside = []
     peer.ask(do="solve", model="full", problems=1, iterations=1, seed=0)  # loads what it needs
     for i in range(rounds):
@@ -318,26 +341,29 @@ def _side_by_side(
                 found["tubelet"].append(plan.cost)
                 continue
             answer = peer.ask(
-                do="solve", model="full", problems=problems, first=i, iterations=ITERATIONS, seed=i
+                do="solve", model="full", problems=problems, first=i, iterations=iterations, seed=i
             )
             seconds[name].append(answer["cpu"])
             wall[name].append(answer["wall"])
             actions = torch.tensor(answer["actions"])
             outside.append((actions.abs() > 1).float().mean(1).mean(1))
-            both = torch.stack([actions, actions.clamp(-1, 1)], 1)
+            both = torch.stack([actions, actions.clamp(-1, 1), 0 * actions], 1)
             with torch.inference_mode():
                 cost = LatentCost()(dynamics.rollout(here, both), there)
             found["raw"].append(cost[:, 0])
             found["clipped"].append(cost[:, 1])
+            found["idle"].append(cost[:, 2])
     ratio = ratio_of_medians(seconds["stable-worldmodel"], seconds["tubelet"])
     costs = {name: torch.cat(values) for name, values in found.items()}
     return {
         "problems": problems,
+        "iterations": iterations,
         "rounds": rounds,
         "cpu_seconds": {name: median(values) for name, values in seconds.items()},
         "wall_seconds": {name: median(values) for name, values in wall.items()},
         "ratio": asdict(ratio),
         "final_cost": {
+            "no action": float(torch.cat(found["idle"]).mean()),
             "tubelet": float(costs["tubelet"].mean()),
             "stable-worldmodel, as returned": float(costs["raw"].mean()),
             "stable-worldmodel, clipped to the bounds": float(costs["clipped"].mean()),
@@ -390,6 +416,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--swm-python", help="an interpreter that has stable-worldmodel")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16], help="problems (swm)")
     parser.add_argument(
+        "--batch-iterations", type=int, default=ITERATIONS, help="of CEM for several problems (swm)"
+    )
+    parser.add_argument(
         "--out", type=Path, default=Path("benchmarks/results/planning_speed.json"), help="file"
     )
     args = parser.parse_args(argv)
@@ -398,7 +427,12 @@ def main(argv: list[str] | None = None) -> int:
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "rollout": lambda: rollout(**repeats),
         "overhead": lambda: overhead(**repeats),
-        "swm": lambda: swm(args.swm_python, batches=tuple(args.batches), **repeats),
+        "swm": lambda: swm(
+            args.swm_python,
+            batches=tuple(args.batches),
+            batch_iterations=args.batch_iterations,
+            **repeats,
+        ),
     }
     names = list(parts) if args.what == "all" else [args.what]
     if "swm" in names and not args.swm_python:
@@ -406,7 +440,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in names:
         result = parts[name]()
         stored = json.loads(args.out.read_text()) if args.out.exists() else {}
-        command = " ".join(["python -m tubelet.benchmarks.planning_speed", name])
+        command = f"python -m tubelet.benchmarks.planning_speed {name}"
         stored[name] = result | {"command": command, "machine": facts()}
         atomic_write_json(args.out, stored)
         print(json.dumps({name: result}, indent=1))

@@ -10,7 +10,7 @@ from .costs import LatentCost
 from .gradient import PGD, Adam, AdamConfig, PGDConfig
 from .hybrid import Hybrid, HybridConfig
 from .icem import ICEM, ICEMConfig
-from .mpc import MPCAgent, MPCConfig, PlanRecord
+from .mpc import MPCAgent, MPCConfig, PlanRecord, profile
 from .mppi import MPPI, MPPIConfig
 from .planners import PLANNERS, make_planner
 from .protocol import Cost, Generators, HeldActions, LatentDynamics, Observation, Plan, Planner
@@ -54,4 +54,5 @@ __all__ = [
     "VJEPA2ACPlanner",
     "action_range",
     "make_planner",
+    "profile",
 ]

@@ -60,12 +60,14 @@ class PlanRecord:
     Attributes:
         plan: the plan with the planner's diagnostics.
         seconds: wall clock of the call, encoding included, for the whole batch.
+        encode_seconds: of that, encoding the observation.
         seconds_per_action: of one environment action of one problem.
         model_calls_per_action: candidate-step predictions per environment action of one problem.
     """
 
     plan: Plan
     seconds: float
+    encode_seconds: float
     seconds_per_action: float
     model_calls_per_action: float
 
@@ -140,6 +142,9 @@ class MPCAgent:
         started = time.perf_counter()
         with torch.inference_mode():
             context = self.dynamics.encode(obs)
+        if context.tokens.is_cuda:
+            torch.cuda.synchronize(context.tokens.device)
+        encoded = time.perf_counter() - started
         plan = self.planner.plan(
             self.dynamics,
             context,
@@ -148,7 +153,7 @@ class MPCAgent:
             generator=self._generators,
         )
         self._last = plan.actions
-        self._record(plan, time.perf_counter() - started)
+        self._record(plan, time.perf_counter() - started, encoded)
         steps = plan.actions[:, : self.config.execute]
         blocks = self._held.expand(steps) if self._held else steps
         return blocks.reshape(len(blocks), -1, self.env_action_dim).float().cpu().numpy()
@@ -163,12 +168,35 @@ class MPCAgent:
             fill = torch.zeros_like(fill)
         return torch.cat([rest, fill], 1)
 
-    def _record(self, plan: Plan, seconds: float) -> None:
+    def _record(self, plan: Plan, seconds: float, encoded: float) -> None:
         self.records.append(
             PlanRecord(
                 plan=plan,
                 seconds=seconds,
+                encode_seconds=encoded,
                 seconds_per_action=seconds / (len(plan.actions) * self.actions_per_call),
                 model_calls_per_action=plan.diagnostics["model_calls"] / self.actions_per_call,
             )
         )
+
+
+def profile(records: Sequence[PlanRecord], actions_per_call: int) -> dict[str, float]:
+    """Where the time of an environment action of one problem goes, in seconds.
+
+    Args:
+        records: of an agent. actions_per_call: the agent's.
+
+    Returns:
+        ``encode`` (the observation), ``rollout``, ``cost``, ``gradient``, ``sampling`` (noise and
+        bounds) and ``overhead`` (all else: ranking, refitting, checks, warm start), which sum to
+        the seconds per action. Empty without records.
+    """
+    total: dict[str, float] = {}
+    actions = sum(len(record.plan.actions) for record in records) * actions_per_call
+    for record in records:
+        inside = {k: v for k, v in record.plan.diagnostics["profile"].items() if k != "overhead"}
+        parts = {"encode": record.encode_seconds} | inside
+        parts["overhead"] = record.seconds - sum(parts.values())
+        for name, seconds in parts.items():
+            total[name] = total.get(name, 0.0) + seconds / actions
+    return total

@@ -124,6 +124,12 @@ class HeldActions:
     def rollout(self, context: Latent, actions: Tensor) -> Latent:
         return self.dynamics.rollout(context, self.expand(actions))
 
+    def __getattr__(self, name: str) -> Any:
+        """``candidate_bytes`` of the dynamics, if it has it: its candidates are ours."""
+        if name == "candidate_bytes":
+            return getattr(self.dynamics, name)
+        raise AttributeError(name)
+
     def expand(self, actions: Tensor) -> Tensor:
         """Repeat actions ``[..., a]`` to blocks ``[..., block * a]``."""
         return actions.repeat(*[1] * (actions.ndim - 1), self.block)

@@ -38,14 +38,14 @@ SUM, LAST = LatentCost(steps="sum"), LatentCost(steps="last")
 SLOW = {"min_std": 1e-4, "momentum_std": 0.6}  # cool slowly: precision is what is tested
 
 
-def configs(horizon, iterations=60, lr=1.0, **bounds):
+def configs(horizon, iterations=60, lr=1.0, temperature=0.05, **bounds):
     """A thorough config of each planner."""
     shared = {"horizon": horizon, **bounds}
     wide = {"samples": 300, "elites": 30, "iterations": iterations, **SLOW}
     return {
         "cem": CEMConfig(**shared, **wide),
         "icem": ICEMConfig(**shared, **wide, decay=1.0, noise_beta=0.5),
-        "mppi": MPPIConfig(**shared, **(wide | {"elites": 0}), temperature=0.2),
+        "mppi": MPPIConfig(**shared, **(wide | {"elites": 0}), temperature=temperature),
         "pgd": PGDConfig(**shared, iterations=300, restarts=4, lr=lr),
         "adam": AdamConfig(**shared, iterations=300, restarts=8, final_lr=0.01),
         "hybrid": HybridConfig(**shared, refine_iterations=150),
@@ -78,12 +78,14 @@ def test_quadratic_with_active_bounds(linear, problem, generators, name):
     dynamics, horizon = linear(effort=0.05), 4
     context, goal, starts, goals = problem(dynamics, 4)
     curvature = 2 * np.linalg.norm(dynamics.least_squares(starts[0], goals[0], horizon)[0], 2) ** 2
-    lr = horizon * 6 / curvature / 0.3**2
-    config = configs(horizon, lr=lr, low=(-0.3, -0.2), high=(0.3, 0.4))[name]
+    lr = float(horizon * 6 / curvature / 0.3**2)
+    config = configs(horizon, lr=lr, temperature=0.2, low=(-0.3, -0.2), high=(0.3, 0.4))[name]
     low, high = np.tile([-0.3, -0.2], horizon), np.tile([0.3, 0.4], horizon)
     solved = [
-        lsq_linear(*dynamics.least_squares(starts[b], goals[b], horizon), (low, high), tol=1e-12)
-        for b in range(4)
+        lsq_linear(matrix, right, (low, high), tol=1e-12)
+        for matrix, right in (
+            dynamics.least_squares(starts[b], goals[b], horizon) for b in range(4)
+        )
     ]
     assert sum((one.active_mask != 0).sum() for one in solved) >= 4
     optimum = torch.tensor([2 * one.cost / (horizon * 6) for one in solved]).float()
