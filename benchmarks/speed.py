@@ -178,10 +178,12 @@ def masks(repeats: int = 10, batch: int = 24) -> dict[str, Any]:
 
 def benchmarks() -> dict[str, Callable[..., dict[str, Any]]]:
     """All of them by name; each takes ``repeats``."""
+    from . import speed_loop
     from . import speed_vjepa as v
 
     core = {"encoder": v.encoder, "train-step": v.train_step, "masks": masks}
-    return {"render": render, "rollout": rollout, **core}
+    loops = {"train-loop": speed_loop.loop, "scaling": speed_loop.scaling}
+    return {"render": render, "rollout": rollout, **core, **loops}
 
 
 def main(argv: list[str] | None = None) -> int:

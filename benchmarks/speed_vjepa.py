@@ -88,11 +88,11 @@ def encoder(
                 return model(x, normalised=True)
 
         for count in threads:
-            with _threads(count):
+            with thread_count(count):
                 if not torch.equal(reference(), tubelet()):
                     raise TubeletError(f"{size}: outputs differ from transformers'")
                 timed = interleaved({"transformers": reference, "tubelet": tubelet}, repeats)
-            rows.append(_row(f"{size}, {_plural(count)}; outputs identical", timed, "s/forward"))
+            rows.append(row(f"{size}, {_plural(count)}; outputs identical", timed, "s/forward"))
     return {"benchmark": "encoder", "rows": rows}
 
 
@@ -162,32 +162,35 @@ def train_step(
     """
     rows, profiles = [], {}
     for size, precision, count in itertools.product(sizes, precisions, threads):
-        steps, losses = _steps(size, precision)
+        steps, losses = training_steps(size, precision)
         spread = max(losses) - min(losses)
         if not spread < {"fp32": 1e-5, "bf16": 2e-3}[precision]:
             raise TubeletError(f"{size}, {precision}: losses differ by {spread:.1e}: {losses}")
-        with _threads(count):
+        with thread_count(count):
             timed = interleaved(steps, repeats)
-        row = _row(f"{size}, {precision}, {_plural(count)}", timed, "s/step")
-        rows.append(row | {"first_losses": losses, "largest_difference": spread})
+        found = row(f"{size}, {precision}, {_plural(count)}", timed, "s/step")
+        rows.append(found | {"first_losses": losses, "largest_difference": spread})
         if profiled and size is sizes[-1] and count == threads[-1]:
-            with _threads(1):
+            with thread_count(1):
                 for name in ("plain", "tubelet"):
                     profiles[f"{name}, {precision}"] = _profile(steps[name])
     return {"benchmark": "train_step", "rows": rows, "profile": profiles}
 
 
-def _steps(
-    size: Size, precision: str = "fp32"
+def training_steps(
+    size: Size, precision: str = "fp32", video: Tensor | None = None
 ) -> tuple[dict[str, Callable[[], object]], list[float]]:
-    """The alternatives as functions of nothing, and the loss of each at the common start."""
+    """The alternatives as functions of nothing, and the loss of each at the common start.
+
+    ``video``: the clips that every call reads, uint8 ``[B, T, H, W, 3]``; noise by default.
+    """
     config = EncoderConfig(width=size.width, depth=size.depth, heads=size.heads)
     width, depth, heads = size.predictor
     predictor = PredictorConfig(width=width, depth=depth, heads=heads)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = MaskedModel(config, predictor, MaskingConfig(), preset("vjepa2"))
-    video = size.video()
+    video = size.video() if video is None else video
     grid = model.encoder.grid(video)
     selections = draw(MaskingConfig(), grid, size.batch, seed=0, first_sample=0)
     kinds = [MaskIds(s.context, s.targets[0]) for s in selections]
@@ -253,7 +256,7 @@ def _profile(step: Callable[[], object], top: int = 15) -> list[dict[str, Any]]:
     ]
 
 
-def _row(setting: str, timed: dict[str, Any], unit: str) -> dict[str, Any]:
+def row(setting: str, timed: dict[str, Any], unit: str) -> dict[str, Any]:
     """One setting's medians, and how many times the last alternative's time the others take."""
     rounds = timed["rounds"]
     *others, last = rounds
@@ -270,7 +273,7 @@ def _row(setting: str, timed: dict[str, Any], unit: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def thread_count(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
