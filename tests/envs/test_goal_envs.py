@@ -1,4 +1,4 @@
-"""What both environments promise: exact states, deterministic pixels, Gymnasium's rules."""
+"""What all environments promise: exact states, deterministic pixels, Gymnasium's rules."""
 
 import subprocess
 import sys
@@ -118,6 +118,21 @@ def test_image_size_and_no_pixels(env):
     assert set(observation) == {"proprio"}
     assert blind.observation_space.contains(observation)
     assert blind.render().shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("env_id", IDS)
+def test_every_camera_shows_the_scene_at_every_size(env_id):
+    cameras = envs.make(env_id, render_obs=False).cameras
+    assert len(cameras) >= 2
+    state = None
+    for camera, size in zip(cameras, (64, 256, 100), strict=False):
+        env = envs.make(env_id, camera=camera, image_size=size)
+        state = env.sample_state(np.random.default_rng(0)) if state is None else state
+        frame = env.render_state(state)
+        assert frame.shape == (size, size, 3)
+        assert len(np.unique(frame.reshape(-1, 3), axis=0)) > 3
+    with pytest.raises(ConfigError, match="camera = 'behind'"):
+        envs.make(env_id, camera="behind")
 
 
 def test_actions_are_clipped(env):

@@ -47,7 +47,10 @@ def test_the_number_of_processes_changes_no_frame():
     assert not np.array_equal(steps[-1][0]["pixels"], first["pixels"])
 
 
-@pytest.mark.parametrize("how", ["crash", "hang", "raise"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("how", ["crash", "hang", pytest.param("raise", marks=SLOW)])
 def test_a_failed_process_is_replaced_and_its_episodes_redone(how, tmp_path):
     """Environment 1 fails once; the one beside it in the same process is brought back as well."""
     whole = ParallelEnvs(functools.partial(Faulty, "none", "never"), 3, workers=1)
@@ -85,7 +88,7 @@ def test_single_environments_can_be_reset():
     env.close()
 
 
-@pytest.mark.parametrize("how", ["crash", "hang"])
+@pytest.mark.parametrize("how", ["crash", pytest.param("hang", marks=SLOW)])
 def test_jobs_are_done_although_one_fails_once(how, tmp_path):
     faults = []
     job = functools.partial(Job, how, str(tmp_path / "failed"))

@@ -83,6 +83,7 @@ def test_the_oracle_plans_in_it():
     np.testing.assert_allclose(imagined[1, 2, -1, 0], expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_it_is_collected_like_any_other(tmp_path):
     config = CollectConfig(
         out=str(tmp_path / "set"), env="gymnasium/Pusher-v5", episodes=2, steps=5, workers=1
