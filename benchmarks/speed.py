@@ -7,7 +7,6 @@ is reported beside the clock. Results go to ``benchmarks/results/`` (or ``--out`
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 
 from ..core.errors import TubeletError
 from ..core.io import atomic_write_json, atomic_write_text
-from ..core.machine import facts
+from ..core.machine import command, facts
 from ..core.rng import numpy_generator
 from .timing import interleaved
 
@@ -207,7 +206,7 @@ def main(argv: list[str] | None = None) -> int:
         for row in result.get("rows", [result]):
             _print(name, row)
         path = args.out / f"speed_{result['benchmark']}.json"
-        atomic_write_json(path, result | {"command": " ".join(sys.argv), "machine": facts()})
+        atomic_write_json(path, result | {"command": command(), "machine": facts()})
         print(f"  written to {path}")
         if result.get("profile"):
             atomic_write_text(path.with_suffix(".profile.txt"), profile_table(result["profile"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -30,6 +31,18 @@ def facts() -> dict[str, Any]:
         "commit": _commit(),
         "devices": devices() if "torch" in sys.modules else [],
     }
+
+
+def command() -> str:
+    """The command line of this process as anyone would type it: without the folders of this
+    machine's programs."""
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        name = f"python -m {spec.name.removesuffix('.__main__')}"
+    else:
+        name = Path(sys.argv[0]).name if sys.argv else "python"
+    return shlex.join([*name.split(), *sys.argv[1:]])
 
 
 def version(package: str) -> str | None:

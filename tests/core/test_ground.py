@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -61,3 +63,23 @@ def test_machine_facts_fit_in_json_and_name_no_machine():
     assert facts["cores"] >= 1
     assert machine.version("no-such-package") is None
     assert machine.default_device() in ("cpu", "cuda", "mps")
+
+
+def test_the_command_names_the_module_and_no_folder(tmp_path):
+    code = "import sys; from tubelet.core.machine import command; print(command())"
+    package = tmp_path / "shown"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "it.py").write_text(code)
+    ran = subprocess.run(
+        [sys.executable, "-m", "shown.it", "--out", "a b"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.strip() == "python -m shown.it --out 'a b'"
+    ran = subprocess.run(
+        [sys.executable, str(package / "it.py"), "x"], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.strip() == "it.py x"
