@@ -16,6 +16,7 @@ import os
 import shutil
 import tomllib
 from collections.abc import Collection
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,14 +88,22 @@ class RunDir:
 
         Values are numbers or one-element tensors; NaN and Inf are written as ``null``. Steps must
         not decrease if :meth:`truncate_after` is to be exact. Groups: ``**{"train/loss": loss}``.
+
+        Raises :class:`TubeletError` if it cannot be written (a full disk, say).
         """
         values = {name: float(value) for name, value in scalars.items()}
         finite = {name: v if math.isfinite(v) else None for name, v in values.items()}
-        self._metrics.write(json.dumps({"step": int(step), **finite}, allow_nan=False) + "\n")
-        self._metrics.flush()
-        writer = self._writer()
-        for name, value in values.items():
-            writer.add_scalar(name, value, int(step))
+        try:
+            self._metrics.write(json.dumps({"step": int(step), **finite}, allow_nan=False) + "\n")
+            self._metrics.flush()
+            writer = self._writer()
+            for name, value in values.items():
+                writer.add_scalar(name, value, int(step))
+        except OSError as error:
+            raise TubeletError(
+                f"cannot write the metrics of step {step} to {self.path}: {error.strerror}; free "
+                "some space, then go on with --resume from the last checkpoint, which is intact"
+            ) from error
 
     def truncate_after(self, step: int) -> None:
         """Forget every metric logged after ``step``: call it with the step of the checkpoint that
@@ -113,8 +122,11 @@ class RunDir:
     def __enter__(self) -> RunDir:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with (
+            suppress(OSError) if kind is not None else nullcontext()
+        ):  # what went wrong comes first
+            self.close()
 
     def _writer(self) -> SummaryWriter:
         """TensorBoard's writer; on first use, what an earlier start logged is written again."""

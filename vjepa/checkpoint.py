@@ -230,13 +230,18 @@ def _load_moments(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], 
         if own is None or (value.ndim and value.shape != own.shape):
             raise CheckpointError(
                 f"{path}: the optimiser's moments {i}, of shape {list(value.shape)}, fit no "
-                "parameter; was it saved with other parts frozen, or by another optimiser?"
+                "parameter; was it saved with other parts frozen, or with another optim.kind?"
             )
         if value.ndim:
             value = _cut_like(value, own).to(own)
         elif fused[i]:  # counts its steps where it works
             value = value.to(own.device)
         loaded.setdefault(i, {})[name] = value
+    adam = ["betas" in group for group in optimizer.param_groups for _ in group["params"]]
+    if any(adam[i] != ("exp_avg" in moments) for i, moments in loaded.items()):
+        raise CheckpointError(
+            f"{path}: the optimiser's moments are those of another kind; keep optim.kind as it was"
+        )
     for i, moments in loaded.items():
         optimizer.state[parameters[i]] = moments
 

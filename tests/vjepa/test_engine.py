@@ -14,7 +14,7 @@ from tubelet.core.run import RunDir, read_metrics
 from tubelet.vjepa import checkpoint
 from tubelet.vjepa.checkpoint import latest_checkpoint, load_checkpoint
 from tubelet.vjepa.engine import LoopConfig, fit
-from tubelet.vjepa.optim import OptimConfig
+from tubelet.vjepa.optim import OptimConfig, make_optimizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +110,50 @@ def test_interrupted_and_resumed_equals_left_alone(tmp_path, whole, stop):
     assert alike(resumed, whole)
 
 
+def test_saved_in_the_background_interrupted_and_resumed_equals_left_alone(tmp_path, whole):
+    loop = LoopConfig(steps=12, log_every=1, report_every=5, save_every=2, background=True, keep=3)
+    config = Config(loop=loop)
+    with pytest.raises(Interrupted):
+        Toy(tmp_path / "cut", config, at=raise_interrupted, at_step=7).run()
+    resumed = Toy(tmp_path / "cut", config)
+    assert resumed.run(resume=True) == 6  # leaving waited for the save of step 6
+    assert alike(resumed, whole)
+    assert len(list((tmp_path / "cut" / "checkpoints").glob("step-*"))) == 3
+
+
+def test_processes_that_nothing_brought_together_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="torchrun started 2 processes"):
+        Toy(tmp_path / "run").run()
+
+
+def test_muon_trains_is_resumed_exactly_and_is_not_mistaken_for_adamw(tmp_path):
+    def toy(folder, kind="muon", **options):
+        optim = OptimConfig(lr=0.05, warmup=0.3, clip=1.0, kind=kind)
+        made = Toy(folder, Config(optim=optim), **options)
+        made.model = nn.Sequential(made.model, nn.ModuleDict({"blocks": nn.Linear(1, 1)}))
+        made.model.forward = lambda x: made.model[1]["blocks"](made.model[0](x))
+        made.losses = lambda batch, step: (
+            made.at() if step == made.at_step else None,
+            {"loss": (made.model(batch) - batch.sum(1, keepdim=True)).square().mean()},
+        )[1]
+        return made
+
+    whole = toy(tmp_path / "whole")
+    whole.run()
+    with pytest.raises(Interrupted):
+        toy(tmp_path / "cut", at=raise_interrupted, at_step=9).run()
+    resumed = toy(tmp_path / "cut")
+    assert resumed.run(resume=True) == 8
+    assert alike(resumed, whole)
+    with pytest.raises(CheckpointError, match=r"moments.*optim\.kind"):
+        load_checkpoint(
+            latest_checkpoint(tmp_path / "cut"),
+            model=resumed.model,
+            optimizer=make_optimizer(resumed.model, OptimConfig()),
+        )
+
+
 def test_twice_interrupted(tmp_path, whole):
     for stop in (5, 9):
         with pytest.raises(Interrupted):
@@ -169,7 +213,7 @@ def test_a_gradient_that_is_not_finite_stops_too(tmp_path):
         return {"loss": (out - out).abs().sqrt() if step == 2 else out}  # 0 with slope inf * 0
 
     toy.losses = losses
-    with pytest.raises(TubeletError, match="step 2: gradient norm = nan"):
+    with pytest.raises(TubeletError, match=r"step 2: gradient norm = nan.*8 rows"):
         toy.run()
 
 
@@ -258,7 +302,7 @@ def test_spikes_are_left_out_counted_and_remembered_by_a_resumed_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"steps": 0}, {"log_every": 0}, {"precision": "fp16"}, {"spike": -1.0}]
+    "bad", [{"steps": 0}, {"log_every": 0}, {"precision": "fp16"}, {"spike": -1.0}, {"keep": 0}]
 )
 def test_impossible_configs(bad):
     with pytest.raises(ConfigError, match="loop"):
