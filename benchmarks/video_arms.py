@@ -26,6 +26,7 @@ from ..vjepa.encoder import EncoderConfig, TubeletEncoder
 from ..vjepa.engine import LoopConfig
 from ..vjepa.flops import encoder_flops, step_flops
 from ..vjepa.masked import MaskingConfig
+from ..vjepa.masks import MaskConfig
 from ..vjepa.objectives import ObjectiveConfig
 from ..vjepa.objectives.presets import vjepa
 from ..vjepa.objectives.regress import RegressConfig
@@ -37,6 +38,16 @@ from ..vjepa.pretrain import PretrainConfig, pretrain
 
 ARMS = ("latent", "pixels")
 """What is predicted."""
+
+
+def future_masks() -> MaskingConfig:
+    """The second half of the clip is to be predicted from parts of the first (V-JEPA's causal
+    multi-block masks, arXiv 2404.08471): what stands still is soon learnt by copying, and what is
+    left to learn is what moves."""
+    return MaskingConfig(
+        short=MaskConfig(blocks=1, scale=0.15, max_temporal_keep=0.5),
+        long=MaskConfig(blocks=2, scale=0.3, max_temporal_keep=0.5),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +62,8 @@ class ArmConfig:
         default_factory=lambda: PredictorConfig(width=64, depth=2, heads=2)
     )
     """The predictor; its output is as wide as what it predicts."""
-    masks: MaskingConfig = field(default_factory=MaskingConfig)
-    """What is hidden."""
+    masks: MaskingConfig = field(default_factory=future_masks)
+    """What is hidden: the second half of the clip, and blocks of the first."""
     frames: int = 8
     """Frames of a clip."""
     frame_step: int = 2
@@ -61,7 +72,7 @@ class ArmConfig:
     """Side of the clips in pixels."""
     batch: int = 16
     """Clips per step."""
-    steps: int = 600
+    steps: int = 1000
     """Steps of the latent arm."""
     lr: float = 2e-3
     """Peak learning rate."""

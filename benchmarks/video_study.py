@@ -1,15 +1,16 @@
 """What does a tiny V-JEPA learn from moving shapes, and is predicting latents worth it?
 
     python -m tubelet.benchmarks.video_study --preset small --out runs/video_study
-    python -m tubelet.benchmarks.video_study --preset debug --out /tmp/video_study
+    python -m tubelet.benchmarks.video_study --preset debug --out runs/video_debug
 
 An encoder is pretrained on generated videos without labels, in two arms that differ only in what
 they predict of hidden tubelets: latents of the encoder's moving average, or pixels
 (:mod:`.video_arms`). Frozen linear and attentive probes (:mod:`.video_probes`) then read direction,
 speed, shape and count off clips that no encoder has seen: of both arms at several moments of
-training, of the same encoder before training, and of principal components of the pixels. The same
-once more with few labels. A seed names weights, clips and the probes' split alike, so that
-differences are paired.
+training, of the same encoder before training, of principal components of the pixels, and of motion
+computed by hand, which shows that direction can be read (:mod:`.video_floors`). The same once more
+with few labels. A seed names weights, clips and the probes' split alike, so that differences are
+paired.
 
 Resumable: finished arms and seeds are kept below ``--out``, and the command goes on where it
 stopped. ``--arms latent --seeds-from 1 --seeds 1`` runs just that part, so that parts can run side
@@ -37,10 +38,8 @@ from ..datasets.corpus import CorpusIndex, index_corpus
 from ..datasets.synthetic.make import Factors, MovingShapesConfig, make_moving_shapes
 from ..vjepa.corpus_facts import pixel_stats
 from ..vjepa.encoder import TubeletEncoder
-from ..vjepa.positions import sincos_table
 from .objective_study import encode, untrained
 from .objective_tables import to_markdown
-from .probes import pca_features
 from .results import Table, save_result
 from .video_arms import (
     ARMS,
@@ -50,15 +49,16 @@ from .video_arms import (
     snapshots,
     step_cost,
     train_arm,
-    tubelets,
 )
+from .video_floors import motion_by_hand, pixel_components
 from .video_probes import ProbeConfig, Split, attentive_probe, few_labels, linear_probe, split_clips
 from .video_tables import study_tables
 
 FACTORS = ("direction", "speed", "shape", "count")
 """What the probes read."""
-FLOORS = ("untrained", "pixel PCA")
-"""What a trained encoder has to beat: itself before training, and components of the pixels."""
+FLOORS = ("untrained", "pixel PCA", "motion by hand")
+"""What a trained encoder has to beat: itself before training, and components of the pixels; and
+what knows of nothing but motion (:func:`.video_floors.motion_by_hand`)."""
 HELD = ("occlusion", "camera")
 """Factors of the scenes that do not vary: no bars, a camera that stands still."""
 
@@ -67,12 +67,13 @@ HELD = ("occlusion", "camera")
 class VideoStudyConfig:
     """Train every arm with every seed, probe, and print the tables."""
 
-    preset: Literal["small", "debug"] = "small"
-    """small: the study, minutes for each arm and seed. debug: all of it runs, nothing is learnt."""
+    preset: Literal["small", "long", "debug"] = "small"
+    """small: the study, ten minutes for each trained arm and seed. long: six times the steps.
+    debug: all of it runs, nothing is learnt."""
     out: str = "runs/video_study"
     """Folder of everything."""
     arms: tuple[str, ...] = (*ARMS, *FLOORS)
-    """What to train and probe: latent, pixels, untrained, "pixel PCA"."""
+    """What to train and probe: latent, pixels, untrained, "pixel PCA", "motion by hand"."""
     seeds: int = 3
     """How many seeds."""
     seeds_from: int = 0
@@ -117,6 +118,7 @@ class Size:
 
 SIZES = {
     "small": Size(videos=2000, probes=1200, labels=12),
+    "long": Size(videos=2000, probes=1200, labels=12, training=ArmConfig(steps=6000)),
     "debug": Size(
         videos=24,
         probes=200,
@@ -235,6 +237,8 @@ class _Study:
         """What each readout reads, float16 ``[M, N, D]``."""
         if name == "untrained":
             return self._encoded(untrained(TubeletEncoder(self.arm.encoder), seed))
+        if name == "motion by hand":
+            return motion_by_hand(self.clips, self.arm.encoder.width)
         return pixel_components(self.clips, self.arm, split_clips(len(self.clips), seed).train)
 
     def _videos(self, kind: str, count: int, seed: int) -> tuple[CorpusIndex, Path, Factors]:
@@ -248,26 +252,6 @@ class _Study:
         cache = folder / "frames"
         films.decode_to_cache(cache, side)
         return films, cache, factors
-
-
-def pixel_components(clips: np.ndarray, arm: ArmConfig, rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Principal components of pixels, as wide as the encoder, fitted on ``rows``; float16.
-
-    For the linear probe, of whole clips: ``[M, 1, D]``. For the attentive one, of single tubelets
-    with the sin-cos table of their places added, ``[M, N, D]``: a set of tubelets that does not say
-    where they are would hide all motion from it.
-    """
-    grid, width = arm.encoder.grid(*clips.shape[1:4]), arm.encoder.width
-    whole = pca_features(clips, min(width, len(rows)), fit_rows=rows)
-    cut = tubelets(torch.from_numpy(clips), grid).numpy()
-    flat = cut.reshape(-1, cut.shape[-1])
-    fit = (rows[:, None] * grid.size + np.arange(grid.size)).ravel()
-    parts = pca_features(flat, min(width, flat.shape[-1]), fit_rows=fit)
-    parts = np.pad(parts, ((0, 0), (0, width - parts.shape[1])))
-    places = sincos_table(grid, width, torch.device("cpu")).numpy()
-    tokens = (parts / parts[fit].std()).reshape(len(clips), grid.size, width) + places
-    scaled = whole / whole[rows].std(0).clip(1e-6)
-    return {"linear": scaled[:, None].astype(np.float16), "attentive": tokens.astype(np.float16)}
 
 
 def _labels(films: CorpusIndex, factors: Factors) -> dict[str, np.ndarray]:

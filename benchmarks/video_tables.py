@@ -35,7 +35,7 @@ def study_tables(scores: Sequence[dict[str, Any]], factors: Sequence[str]) -> li
     arms: Scores = {}
     for score in sorted(scores, key=lambda s: s["settings"]["seed"]):
         arms.setdefault(score["settings"]["arm"], []).append(score)
-    order = ("latent", "pixels", "untrained", "pixel PCA")
+    order = ("latent", "pixels", "untrained", "pixel PCA", "motion by hand")
     arms = {name: arms[name] for name in order if name in arms}
     tables = []
     for readout in READOUTS:

@@ -21,6 +21,7 @@ from tubelet.benchmarks.video_arms import (
     train_arm,
     tubelets,
 )
+from tubelet.benchmarks.video_floors import motion_by_hand, pixel_components
 from tubelet.benchmarks.video_probes import (
     ProbeConfig,
     attentive_probe,
@@ -34,6 +35,7 @@ from tubelet.core.errors import ConfigError
 from tubelet.core.run import read_metrics
 from tubelet.vjepa.encoder import EncoderConfig, TubeletEncoder
 from tubelet.vjepa.objectives.targets import Target
+from tubelet.vjepa.positions import sincos_table
 from tubelet.vjepa.pretrain import build
 
 TINY = ArmConfig(
@@ -98,6 +100,42 @@ def test_snapshots_lie_where_the_loop_looks():
 def test_an_unknown_arm_is_refused():
     with pytest.raises(ConfigError, match="choose latent or pixels"):
         arm_config("words", TINY, 0)
+
+
+# --- floors -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("along", "down"), [(1.0, 0.0), (-1.5, 0.0), (0.0, 1.0), (0.8, -0.8)])
+def test_motion_by_hand_is_the_motion_of_a_smooth_blob(along, down):
+    y, x = np.mgrid[:48, :48].astype(np.float64)
+    frames = [
+        240 * np.exp(-((x - 24 - along * t) ** 2 + (y - 24 - down * t) ** 2) / 50) for t in range(4)
+    ]
+    clips = np.repeat(np.stack(frames)[None, ..., None], 3, axis=-1).astype(np.uint8)
+    found = motion_by_hand(clips, 8)["linear"]
+    assert found.shape == (1, 1, 8)
+    cosine, sine, log = found[0, 0, :3].astype(np.float64)
+    speed = math.hypot(along, down)
+    assert (cosine, sine) == pytest.approx((along / speed, down / speed), abs=0.05)
+    assert math.exp(log) == pytest.approx(speed, rel=0.15)
+    assert not found[0, 0, 3:].any()
+
+
+def test_motion_of_a_still_clip_is_no_error():
+    assert np.isfinite(motion_by_hand(np.zeros((1, 2, 16, 16, 3), np.uint8), 4)["linear"]).all()
+
+
+def test_pixel_components_say_where_tubelets_are():
+    clips = np.random.default_rng(0).integers(0, 255, (40, 4, 32, 32, 3), np.uint8)
+    clips[:, :, 8:16] = clips[:, :, :8]  # two rows of tubelets are alike but for their place
+    found = pixel_components(clips, TINY, np.arange(30))
+    assert found["linear"].shape == (40, 1, 24)
+    assert found["attentive"].shape == (40, 32, 24)
+    places = sincos_table(TINY.encoder.grid(4, 32, 32), 24).numpy()
+    difference = found["attentive"][:, :4].astype(np.float32) - found["attentive"][:, 4:8]
+    np.testing.assert_allclose(
+        difference, np.broadcast_to(places[:4] - places[4:8], difference.shape), atol=1e-2
+    )
 
 
 # --- probes -----------------------------------------------------------------------------------
@@ -270,7 +308,7 @@ def test_an_arm_trains_and_keeps_its_encoders(tmp_path, small, name):
         ({"seeds": 0}, "seeds = 0"),
         ({"arms": ("latnt",)}, "did you mean 'latent'"),
         ({"arms": ()}, "name some"),
-        ({"preset": "huge"}, "choose one of small, debug"),
+        ({"preset": "huge"}, "choose one of small, long, debug"),
     ],
 )
 def test_wrong_settings_are_refused(change, said):
