@@ -255,5 +255,6 @@ def candidate_bytes(
     latents = 3 * horizon * predictor.tokens * predictor.latent_dim
     total = inside + caches + latents
     if gradient:
-        total += horizon * c.depth * tokens * (2 * hidden + 24 * c.width)
+        kept = 2 * hidden + (48 + 2 * (past + horizon)) * c.width  # keys and values of every step
+        total += horizon * c.depth * tokens * kept
     return size * total
