@@ -11,8 +11,10 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -131,17 +133,35 @@ def run_jobs(
     if outcome.earlier:
         say(f"{len(outcome.earlier)} of {len(jobs)} jobs were done before")
     try:
-        while waiting or running:
-            _skip(waiting, outcome, say)
-            _launch(waiting, running, folder, outcome, start, workers, say)
-            for name in list(running):
-                _look_after(by_name[name], running, folder, outcome, say)
-            if running:
-                time.sleep(POLL)
+        with _interruptible():
+            while waiting or running:
+                _skip(waiting, outcome, say)
+                _launch(waiting, running, folder, outcome, start, workers, say)
+                for name in list(running):
+                    _look_after(by_name[name], running, folder, outcome, say)
+                if running:
+                    time.sleep(POLL)
     finally:
         for process, _ in running.values():  # of an interrupted start
             process.end()
     return outcome
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """While open, SIGTERM is Ctrl-C: it ends what runs, rather than leaving it behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _checked(jobs: Sequence[Job]) -> dict[str, Job]:

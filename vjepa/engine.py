@@ -162,7 +162,7 @@ def fit(
             parts = [batch] if split is None else split(batch, loop.accumulate)
             with torch.autocast(kind, torch.bfloat16, enabled=loop.precision == "bf16"):
                 own = _backward(forward, parts, step)
-            norm = _clip(model, optim.clip)
+            norm = _clip(optimizer, optim.clip)
             values, stop = parallel.agree(own, stopping(), device)
             _check_finite({**values, "gradient norm": norm}, own, step, batch, describe)
             spike = guard.is_spike(values["train/loss"])
@@ -219,14 +219,19 @@ def _backward(forward: nn.Module, parts: list[Any], step: int) -> dict[str, floa
     return dict(means)
 
 
-def _clip(model: nn.Module, limit: float) -> float:
-    """Scale gradients down to the norm ``limit`` (0: leave them); returns the norm they had."""
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+def _clip(optimizer: torch.optim.Optimizer, limit: float) -> float:
+    """Scale gradients down to the norm ``limit`` (0: leave them); returns the norm they had.
+
+    Of the parameters that follow the schedule: critics, which do not, are no part of the model.
+    """
+    groups = [g for g in optimizer.param_groups if g.get("scheduled", True)]
+    parameters = [p for group in groups for p in group["params"]]
+    gradients = [p.grad for p in parameters if p.grad is not None]
     norm = nn.utils.get_total_norm(gradients)
     if hasattr(norm, "full_tensor"):  # of gradients that are split over processes
         norm = norm.full_tensor()  # pyright: ignore[reportAttributeAccessIssue]
     if limit > 0:
-        nn.utils.clip_grads_with_norm_(model.parameters(), limit, norm)
+        nn.utils.clip_grads_with_norm_(parameters, limit, norm)
     return float(norm)
 
 

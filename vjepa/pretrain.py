@@ -86,7 +86,8 @@ class PretrainConfig:
 
     def _check_accumulation(self) -> None:
         parts = self.loop.accumulate
-        whole = [n for n in ("views", "sigreg", "vicreg") if getattr(self.objective, n) is not None]
+        batch_terms = ("views", "sigreg", "vicreg", "feedback")
+        whole = [n for n in batch_terms if getattr(self.objective, n) is not None]
         if parts > 1 and whole:
             raise ConfigError(
                 f"loop.accumulate = {parts}: {', '.join(whole)} of the objective compares the "

@@ -1,5 +1,6 @@
 """Jobs: order, limits, failures, and going on after an interruption."""
 
+import signal
 import sys
 import time
 
@@ -95,6 +96,22 @@ def test_an_interruption_ends_what_runs(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run_jobs([job("slow", "import time; time.sleep(600)")], tmp_path, start=Slow, say=quiet)
     assert started[0].wait(10) != 0
+
+
+def test_sigterm_ends_what_runs(tmp_path):
+    """The job asks for it, a while after it has begun."""
+    pid, before = tmp_path / "pid", signal.getsignal(signal.SIGTERM)
+    code = (
+        "import os, signal, time\n"
+        f"open({str(pid)!r}, 'w').write(str(os.getpid()))\n"
+        "time.sleep(0.5)\n"
+        "os.kill(os.getppid(), signal.SIGTERM)\n"
+        "time.sleep(600)"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs([job("slow", code)], tmp_path, say=quiet)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert not _alive(int(pid.read_text()))
 
 
 @pytest.mark.parametrize(

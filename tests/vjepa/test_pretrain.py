@@ -196,9 +196,9 @@ def test_accumulation_is_the_same_step_in_parts(tmp_path, name):
         assert torch.allclose(a, b, atol=3e-4)
 
 
-@pytest.mark.parametrize("name", ["lejepa", "cjepa"])
+@pytest.mark.parametrize("name", ["lejepa", "cjepa", "jedi"])
 def test_accumulation_is_refused_where_parts_do_not_add_up(name):
-    with pytest.raises(ConfigError, match=r"loop.accumulate = 2: (views|vicreg)"):
+    with pytest.raises(ConfigError, match=r"loop.accumulate = 2: (views|vicreg|feedback)"):
         with_objective(config(loop=LoopConfig(accumulate=2)), name)
     with pytest.raises(ConfigError, match="equal parts"):
         config(loop=LoopConfig(accumulate=3))
