@@ -18,7 +18,7 @@ from ..planning import CEMConfig
 from .oracle_check import check
 
 CEM_CONFIG = CEMConfig(
-    horizon=6, samples=48, iterations=3, elites=8, init_std=1.0, noise_beta=1.0, chunk=8192
+    horizon=5, samples=48, iterations=3, elites=8, init_std=1.0, noise_beta=1.0, chunk=8192
 )
 ARMS = [env_id for env_id in ENVIRONMENTS if env_id.startswith("tubelet/Arm")]
 

@@ -76,7 +76,7 @@ class Arm(GoalEnv):
     def proprio(self, state: State) -> np.ndarray:
         """float32 [5]: the tip's x, y, z, the opening, and the opening aimed at (metres)."""
         position = self.position(state)
-        values = [*tip(position), position[_FINGER], state[self._grip]]
+        values = [*tip(position), position[_FINGER], self.aim(state)]
         return np.array(values, np.float32)
 
     def pose(self, hand: np.ndarray, opening: float, place: np.ndarray | None = None) -> np.ndarray:
@@ -94,6 +94,10 @@ class Arm(GoalEnv):
         self._mj.mj_setState(self.model, data, self.state_at(position), self._spec)
         self._mj.mj_step(self.model, data, 200)
         return self.state_at(data.qpos.copy())
+
+    def aim(self, state: State) -> float:
+        """The opening (metres) that the gripper's servo aims at in a state."""
+        return float(state[self._grip])
 
     def hand(self) -> np.ndarray:
         """Where the tip is in this environment's episode: float64 [3]."""

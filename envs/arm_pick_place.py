@@ -35,6 +35,8 @@ LIFTED = SHELF + 0.06
 """Height of the tip at which what it holds clears the shelf."""
 GRASP, RISE = np.array([0.0, 0.0, 0.005]), np.array([0.0, 0.0, 0.05])
 """From the cube's middle to the tip that grasps it; and the way up of one lift command."""
+SQUEEZE = 0.015
+"""The gripper aims at an opening this much smaller before anything is lifted: 7 N per finger."""
 
 
 class ArmPickPlace(Arm):
@@ -82,11 +84,14 @@ class ArmPickPlace(Arm):
 
     def carry(self, goal: np.ndarray) -> np.ndarray:
         """The action that goes on with bringing the cube to ``goal`` ``[3]``."""
-        position = self.position(self.get_state())
+        state = self.get_state()
+        position = self.position(state)
         hand, place = tip(position), object_place(position)
         if np.linalg.norm(place - goal) < 0.015:
             return np.array([0.0, 0.0, 0.0, -1.0])
         if holds(position):
+            if opening(position) - self.aim(state) < SQUEEZE:
+                return np.array([0.0, 0.0, 0.0, 1.0])
             if np.linalg.norm((goal - place)[:2]) < 0.01:
                 return self.towards(hand + goal - place, 1.0)
             if place[2] < goal[2] + 0.02:

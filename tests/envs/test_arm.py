@@ -16,6 +16,7 @@ import tubelet.envs
 from tubelet import envs
 from tubelet.core.rng import numpy_generator
 from tubelet.envs.arm import (
+    HALF,
     HAND,
     HIGH,
     LINK,
@@ -86,10 +87,10 @@ def test_the_tip_is_where_mujoco_has_it(joints):
 @pytest.mark.parametrize("axis", range(3))
 @pytest.mark.parametrize("command", [1.0, -0.5])
 def test_a_step_moves_the_tip_along_one_axis(axis, command):
-    REACH.reset(options={"state": REACH.state_at(REACH.pose(np.array([0, 0, 0.15]), 0.0))})
+    REACH.reset(options={"state": REACH.state_at(REACH.pose(np.array([0, 0, 0.12]), 0.0))})
     action = np.zeros(4)
     action[axis] = command
-    path = tip(REACH.position(play(REACH, [action] * 6)))
+    path = tip(REACH.position(play(REACH, [action] * 8)))[2:]  # under way
     expected = np.zeros(3)
     expected[axis] = command * STEP
     np.testing.assert_allclose(np.diff(path, axis=0), np.tile(expected, (5, 1)), atol=0.001)
@@ -139,6 +140,21 @@ def test_what_is_held_stays_held():
         after = play(env, np.zeros((20, 4)))[-1]
         moved = object_place(env.position(after)) - object_place(env.position(start))
         assert np.linalg.norm(moved) < 0.02
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_what_is_held_does_not_slip_when_the_hand_starts_and_stops(axis):
+    env = envs.make("tubelet/ArmPickPlace-v0", render_obs=False)
+    hand = np.array([-0.05, 0.0, 0.18])
+    state = env.state_at(env.pose(hand, HALF - 0.0015, hand))
+    assert env.aim(state) == 0
+    env.set_state(state)
+    before = play(env, np.zeros((10, 4)))[-1]
+    action = np.zeros(4)
+    action[axis] = 1.0
+    after = play(env, [action] * 4 + [-action] * 4 + [np.zeros(4)] * 4)[-1]
+    offset = [object_place(env.position(s)) - tip(env.position(s)) for s in (before, after)]
+    assert np.linalg.norm(offset[1] - offset[0]) < 0.006
 
 
 def test_a_state_is_the_whole_state(env):
@@ -228,9 +244,8 @@ def test_every_policy_moves_the_hand(env, kind):
     )
     env.reset(seed=2)
     act = mixed_policy(mix, env, 60, np.random.default_rng(0))
-    states = play(env, [act(t) for t in range(1)])
-    states = [env.step(act(t))[4]["state"] for t in range(1, 60)]
-    assert (tip(env.position(np.array(states))).std(0) > 0.01).all()
+    states = [env.step(act(t))[4]["state"] for t in range(60)]
+    assert (tip(env.position(np.array(states))).std(0) > 0.005).all()
 
 
 @pytest.mark.parametrize("env_id", IDS)
