@@ -16,11 +16,15 @@ from tubelet.benchmarks.online_probe import (
     read_probe_clips,
 )
 from tubelet.core.errors import ConfigError, DatasetError
+from tubelet.core.run import read_metrics
 from tubelet.datasets.clips import ClipConfig
 from tubelet.datasets.decode import open_video
 from tubelet.datasets.synthetic.make import MovingShapesConfig, make_moving_shapes
 from tubelet.datasets.video_writer import write_video
 from tubelet.vjepa.encoder import EncoderConfig, TubeletEncoder
+from tubelet.vjepa.engine import LoopConfig
+from tubelet.vjepa.presets import debug
+from tubelet.vjepa.recipes import PretrainRunConfig, pretrain_encoder
 
 CLIPS = ClipConfig(frames=4, size=16)
 
@@ -87,6 +91,25 @@ def test_moving_shapes_give_a_score_for_each_factor(tmp_path):
     assert len(read_probe_clips(config, CLIPS).video) == 8
     with pytest.raises(ConfigError, match="no size in"):
         online_probe(replace(config, factors=("size",)), CLIPS)
+
+
+def test_a_run_of_pretraining_logs_it_with_its_diagnostics(tmp_path):
+    films = MovingShapesConfig(count=8, size=32, frames=5)
+    make_moving_shapes(tmp_path / "films", films, progress=False)
+    loop = LoopConfig(steps=3, log_every=1, report_every=2, save_every=3)
+    config = PretrainRunConfig(
+        videos=str(tmp_path / "films" / "videos"),
+        out=str(tmp_path / "run"),
+        clips=ClipConfig(frames=4, size=32),
+        train=replace(debug(), loop=loop),
+        device="cpu",
+    )
+    probed = OnlineProbeConfig(data=str(tmp_path / "films"), factors=("shape",))
+    pretrain_encoder(config, probe=online_probe(probed, config.clips))
+    lines = [line for line in read_metrics(tmp_path / "run") if "probe/shape/linear" in line]
+    assert [line["step"] for line in lines] == [0, 2]
+    assert all(0 <= line["probe/shape/knn"] <= 1 for line in lines)
+    assert all("clip_std" in line for line in lines)
 
 
 def test_scores_are_those_of_normal_equations_and_of_every_neighbour():
