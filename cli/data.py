@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
-from ..core.errors import ConfigError, DatasetError
+from ..core.errors import DatasetError
 from ..datasets.clip_config import ClipConfig
 from ..datasets.corpus import CorpusIndex, Verify, index_corpus
 from ..datasets.pack import PackConfig
@@ -183,14 +183,21 @@ def _pack(what: Pack) -> int:
 
 
 def _make(what: Make) -> int:
-    if what.kind != "moving-shapes":
-        raise ConfigError(f"{what.kind} is not there yet")
-    from ..datasets.synthetic.make import MovingShapesConfig, make_moving_shapes
+    keys = ("count", "size", "frames", "fps", "seed")
+    settings: dict[str, int] = {key: getattr(what, key) for key in keys}
+    processes = what.processes or None
+    if what.kind == "moving-shapes":
+        from ..datasets.synthetic.make import MovingShapesConfig, make_moving_shapes
 
-    config = MovingShapesConfig(
-        count=what.count, size=what.size, frames=what.frames, fps=what.fps, seed=what.seed
-    )
-    factors = make_moving_shapes(what.out, config, processes=what.processes or None)
+        shapes = MovingShapesConfig(**settings)  # pyright: ignore[reportArgumentType]
+        factors = make_moving_shapes(what.out, shapes, processes=processes)
+    else:
+        from ..envs.synthetic.manipulation import make_manipulation
+        from ..envs.synthetic.physics import make_physics
+        from ..envs.synthetic.scenes import SceneConfig
+
+        make = make_physics if what.kind == "physics" else make_manipulation
+        factors = make(what.out, SceneConfig(**settings), processes=processes)
     print(f"{len(factors.paths)} videos, factors: {', '.join(factors.classes)}")
     print(f"source: {what.out}")
     return 0

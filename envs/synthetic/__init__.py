@@ -1,0 +1,1 @@
+"""Generated corpora that MuJoCo simulates and draws: physics, manipulation."""
