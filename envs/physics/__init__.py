@@ -40,7 +40,8 @@ split, kind, principle and condition), ``config`` and ``software`` (versions, Op
 ``design``         "splice", "factorial" or "none"
 ``role``           "possible" or "impossible"; ``surprising`` (bool): the surprising half of a group
 ``recipe``         which recombination: "A", "B", "AB", "BA" (splice: A, then B), "11", "22", "12",
-                   "21" (factorial: context, outcome)
+                   "21" (factorial: context, outcome); pairs "1", "2", "1x", "2x"; controls "plain
+                   A", "plain B", "event A", "event B"; training "free"
 ``slot``           place of the video within its group, 0 to 3, shuffled
 ``prefix_twin``    the video of the other role that is byte-equal before ``t_event`` (null: none)
 ``suffix_twin``    the video of the other role that shares what follows: splice: byte-equal from
@@ -96,9 +97,9 @@ PRINCIPLES = (
     "containment",
     "occlusion",
 )
-"""What the probes ask, in the order of the tables: object permanence, continuity of paths, constancy
-of shape and of colour, identity (who is where), solidity, support, gravity, inertia, collision,
-containment, and how much an occluder hides (occlusion)."""
+"""What the probes ask, in the order of the tables: object permanence, continuity of paths,
+constancy of shape and of colour, identity (who is where), solidity, support, gravity, inertia,
+collision, containment, and how much an occluder hides (occlusion)."""
 
 CONDITIONS = ("visible", "occluded")
 """Does the decisive event happen in plain view, or behind something?"""

@@ -1,0 +1,66 @@
+"""``tubelet voe``: violation-of-expectation videos, their checks, scores and reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+
+from ..envs.physics.check import CheckConfig
+from ..envs.physics.jobs import GenerateConfig
+from ..envs.physics.show import RenderConfig
+
+Command = (
+    Annotated[GenerateConfig, tyro.conf.subcommand("generate", prefix_name=False)]
+    | Annotated[CheckConfig, tyro.conf.subcommand("check", prefix_name=False)]
+    | Annotated[RenderConfig, tyro.conf.subcommand("render", prefix_name=False)]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Does a model expect physics? Generate videos, check them, draw them, score models on them."""
+
+    command: Annotated[Command, tyro.conf.arg(name="")]
+    """What to do."""
+
+
+def run(config: Config) -> int:
+    """Do it; ``check`` returns 1 for a set that fails."""
+    return _RUN[type(config.command)](config.command)
+
+
+def _generate(config: GenerateConfig) -> int:
+    from ..envs.physics.generate import generate
+
+    told = generate(config)
+    counts = ", ".join(f"{count} {part}" for part, count in told["videos"].items())
+    print(f"{config.out}: {counts} videos of {told['frames']} frames, {told['size']} pixels")
+    if config.export == "intphys":
+        from ..envs.physics.intphys_export import export
+
+        print(f"IntPhys layout: {export(config.out, f'{config.out}-intphys')}")
+    return 0
+
+
+def _check(config: CheckConfig) -> int:
+    from ..envs.physics.check import check
+
+    report = check(config)
+    print(report.text())
+    return 0 if report.passed else 1
+
+
+def _render(config: RenderConfig) -> int:
+    from ..envs.physics.show import render
+
+    print(render(config))
+    return 0
+
+
+_RUN: dict[type, Any] = {
+    GenerateConfig: _generate,
+    CheckConfig: _check,
+    RenderConfig: _render,
+}
