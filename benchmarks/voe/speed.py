@@ -1,0 +1,107 @@
+"""How much faster windows are scored together than one window and context at a time.
+
+    python -m tubelet.benchmarks.voe.speed
+
+Both ways score the same four videos of a recombined quadruplet with the same model, in turns; the
+table says how many times less processor time the shared way takes, and by how much the losses
+differ. "distinct" scores videos that have no window in common, where only contexts are shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from ...core.rng import numpy_generator
+from ...datasets.voe.frames import ArrayFrames
+from ...datasets.voe.record import VoeVideo
+from ...vjepa.encoder import EncoderConfig
+from ...vjepa.objectives.targets import TargetConfig
+from ...vjepa.predictor import PredictorConfig
+from ..timing import interleaved, ratio_of_medians
+from .masked import MaskedScorer, untrained
+from .surprise import group_losses
+from .windows import WindowConfig, sampled, starts
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedConfig:
+    """What is timed."""
+
+    frames: int = 49
+    """Frames of a video; 49 sampled ones make the 17 windows of V-JEPA on IntPhys."""
+    size: int = 64
+    """Side in pixels."""
+    width: int = 96
+    """Width of the encoder."""
+    depth: int = 4
+    """Its blocks."""
+    windows: WindowConfig = field(default_factory=lambda: WindowConfig(skip=1))
+    """Windows and contexts."""
+    repeats: int = 3
+    """Rounds, after one untimed."""
+
+
+def one_by_one(
+    videos: Sequence[VoeVideo], scorer: MaskedScorer, config: WindowConfig
+) -> np.ndarray:
+    """Losses ``[videos, contexts, windows, steps]``, each window and context on its own."""
+    rows = []
+    with torch.inference_mode():
+        for video in videos:
+            frames = scorer.observe(video, sampled(video, config))
+            first = starts(len(frames), config)
+            rows.append(
+                [
+                    [scorer(frames[None, s : s + config.window], [c])[0, 0, 0] for s in first]
+                    for c in config.contexts
+                ]
+            )
+    return np.array([[[x.mean((-1, -2)).numpy() for x in c] for c in video] for video in rows])
+
+
+def quadruplet(config: SpeedConfig, *, recombined: bool) -> list[VoeVideo]:
+    """Four videos of noise: two, and their recombinations; or four that share nothing."""
+    rng = numpy_generator(0, "voe", "speed")
+    shape = (4, config.frames, config.size, config.size, 3)
+    clips = list(rng.integers(0, 256, shape, np.uint8))
+    cut = config.frames // 2
+    if recombined:
+        a, b = clips[:2]
+        clips[2:] = [np.concatenate([a[:cut], b[cut:]]), np.concatenate([b[:cut], a[cut:]])]
+    return [
+        VoeVideo(name=str(n), group="0", frames=ArrayFrames(clip)) for n, clip in enumerate(clips)
+    ]
+
+
+def main(config: SpeedConfig) -> None:
+    """Time both ways on both kinds of quadruplets and print a line for each."""
+    encoder = EncoderConfig(width=config.width, depth=config.depth, heads=3, patch=8)
+    predictor = PredictorConfig(width=config.width // 2, depth=config.depth // 2, heads=3)
+    parts = untrained(encoder, predictor, TargetConfig(norm="layer"), 0, "cpu")
+    scorer = MaskedScorer(parts, baselines=False)
+    for name, recombined in (("recombined", True), ("distinct", False)):
+        videos = quadruplet(config, recombined=recombined)
+        last: dict[str, np.ndarray] = {}
+
+        def apart(videos=videos, last=last) -> None:
+            last["apart"] = one_by_one(videos, scorer, config.windows)
+
+        def together(videos=videos, last=last) -> None:
+            last["together"] = group_losses(videos, scorer, config.windows).losses[0]
+
+        timed = interleaved({"apart": apart, "together": together}, config.repeats)
+        ratio = ratio_of_medians(timed["rounds"]["apart"], timed["rounds"]["together"])
+        differ = float(np.nanmax(np.abs(last["apart"] - last["together"])))
+        print(
+            f"{name}: {timed['cpu']['apart']:.2f} s apart, {timed['cpu']['together']:.2f} s "
+            f"together: {ratio.value:.2f} times [{ratio.low:.2f}, {ratio.high:.2f}] less processor "
+            f"time, {config.repeats} rounds; losses differ by at most {differ:.1e}"
+        )
+
+
+if __name__ == "__main__":
+    main(SpeedConfig())
