@@ -150,15 +150,16 @@ def _prediction(report: Report, run: Path) -> None:
         facts = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise TubeletError(f"{path}: not readable JSON ({error}); delete it") from error
-    names = {
-        "over_copy": "Squared error of predictions over that of copying the first latent",
-        "shuffled": "The same with the actions of other samples: times as large",
-    }
-    for key, name in names.items():
-        if key in facts:
-            value = facts[key]
-            shown = ", ".join(f"{v:.3g}" for v in value) if isinstance(value, list) else value
-            report.add_text(f"{name}: {shown}.")
+    if isinstance(facts.get("over_copy"), int | float):
+        report.add_text(
+            f"On held-out episodes the squared error of predictions is {facts['over_copy']:.3g} "
+            "times that of copying the first latent (under 1 is better than copying)."
+        )
+    if isinstance(facts.get("shuffled"), int | float):
+        report.add_text(
+            f"With the actions of other episodes it is {facts['shuffled']:.3g} times as large "
+            "(near 1, actions are ignored)."
+        )
     report.add_details("prediction.json", json.dumps(facts, indent=2))
 
 

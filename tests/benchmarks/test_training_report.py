@@ -133,9 +133,12 @@ def test_a_run_of_another_kind_has_its_curves_and_predictions(tmp_path):
         for step in range(3):
             loss = math.nan if step == 1 else 1.0 / (step + 1)
             run.log(step, **{"train/loss": loss, "train/wait_share": 0.5})
-    (tmp_path / "run" / "prediction.json").write_text(json.dumps({"over_copy": [0.1, 0.2]}))
+    (tmp_path / "run" / "prediction.json").write_text(
+        json.dumps({"over_copy": 0.1234, "shuffled": 9.0})
+    )
     page = build_report(tmp_path / "run").html()
-    assert "copying the first latent: 0.1, 0.2" in page
+    assert "is 0.123 times that of copying the first latent" in page
+    assert "it is 9 times as large" in page
     assert "Waiting for data took 50.0 % of the time. Reading is what limits" in page
     assert "NaN or infinite at least once: train/loss" in page
     assert "What it sees" not in page
