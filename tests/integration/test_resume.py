@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tubelet.datasets.video_writer import write_video
+from tubelet.vjepa.checkpoint import find_checkpoint
 
 STEPS = 24
 #: One training process, as the command line would run it: index, clips, run folder, pretrain.
@@ -115,3 +116,27 @@ def test_killed_and_resumed_equals_left_alone_bit_for_bit(videos, tmp_path):
     assert got_lines == wanted_lines, moments
     starts = json.loads((tmp_path / "cut" / "versions.json").read_text())["starts"]
     assert len(starts) >= 2
+
+
+def test_sigterm_saves_and_exits_with_zero_and_the_command_goes_on(videos, tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "tubelet.cli.main", "pretrain", "--preset", "debug"]
+    command += ["--videos", str(videos), "--out", str(out), "--device", "cpu", "--threads", "1"]
+    command += ["--train.loop.save-every", "9999", "--train.loop.background", "--resume"]
+    process = subprocess.Popen(
+        [*command, "--train.loop.steps", "9999"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while steps_logged(out) < 3:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.001)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert "stopped by a signal" in said
+    saved = find_checkpoint(out)
+    assert "Traceback" not in said
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert saved.name == f"step-{lines[-1]['step'] + 1:08d}"
