@@ -179,7 +179,7 @@ def _overhead(index: CorpusIndex, config: ClipConfig, rounds: int) -> dict[str, 
     def step() -> None:
         source.make(0, RawBatch.empty(source.shape(0)))
 
-    timed = interleaved({"step": step, "decode": lambda: decode(drawn, "auto", _SIZE)}, 2 * rounds)
+    timed = interleaved({"step": step, "decode": lambda: decode(drawn, "auto", _SIZE)}, 5 * rounds)
     ratio = ratio_of_medians(timed["rounds"]["step"], timed["rounds"]["decode"])
     return {"share": ratio.value - 1, "low": ratio.low - 1, "high": ratio.high - 1}
 

@@ -190,8 +190,9 @@ def scan(path: str | os.PathLike[str]) -> VideoInfo:
                 if packet.pts is not None:
                     end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
                     ends[packet.stream_index] = max(end, ends.get(packet.stream_index, end))
-                if packet.stream_index != stream.index or (packet.size == 0 and pts):
-                    continue
+                flushes = packet.size == 0 and first is not None
+                if packet.stream_index != stream.index or flushes:
+                    continue  # a file of one frame gives it only when flushed
                 if packet.is_corrupt:
                     of = f" of {stream.frames}" if stream.frames else ""
                     reason = f"truncated or damaged in frame {len(pts)}{of}"

@@ -50,12 +50,14 @@ def write_video(
     rotation=0,
     first=0,
     faststart=False,
+    bits=8,
 ):
     """Write ``count`` stamped frames numbered from ``first``, at ``times_ms`` where given."""
     base = Fraction(1, 1000) if times_ms is not None else Fraction(1, fps)
     with av.open(str(path), "w", options={"movflags": "faststart"} if faststart else {}) as file:
         stream = file.add_stream(codec, rate=fps, options={"g": str(gop), **(options or {})})
-        stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+        stream.height, stream.width = size
+        stream.pix_fmt = "yuv420p" if bits == 8 else "yuv420p10le"
         stream.codec_context.thread_count = 1
         stream.codec_context.time_base = base
         if rotation:
