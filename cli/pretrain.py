@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from ..benchmarks.online_probe import OnlineProbeConfig, online_probe
 from ..vjepa import presets
 from ..vjepa.parallel import rank
 from ..vjepa.recipes import PretrainRunConfig, pretrain_encoder
@@ -22,6 +23,8 @@ class Config(PretrainRunConfig):
     submitit's imitation of such a job on this machine. Jobs always resume."""
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
     """What a job asks for."""
+    probe: OnlineProbeConfig = field(default_factory=OnlineProbeConfig)
+    """Probes of labelled clips at every report, for the log and the report."""
 
 
 def _preset(name: str) -> Config:
@@ -36,11 +39,11 @@ def run(config: Config) -> int:
     names = [f.name for f in fields(PretrainRunConfig)]
     training = PretrainRunConfig(**{name: getattr(config, name) for name in names})
     if config.executor == "here":
-        pretrain(training)
+        pretrain(training, config.probe)
         return 0
     folder = Path(config.out).with_name(f"{Path(config.out).name}-job")
     job = submit(
-        pretrain,
+        partial(pretrain, probe=config.probe),
         replace(training, resume=True),
         config.slurm,
         cluster=config.executor,
@@ -54,9 +57,10 @@ def run(config: Config) -> int:
     return 0
 
 
-def pretrain(config: PretrainRunConfig) -> None:
+def pretrain(config: PretrainRunConfig, probe: OnlineProbeConfig) -> None:
     """Train in this process, and say what came of it."""
-    pretrain_encoder(config)
+    clips = replace(config.clips, frames=1) if config.images else config.clips
+    pretrain_encoder(config, probe=online_probe(probe, clips) if probe.data else None)
     if rank() > 0:  # process 0 speaks for all
         return
     out = Path(config.out)

@@ -43,6 +43,17 @@ def runs(tmp_path_factory):
     return root
 
 
+def test_a_probe_along_with_pretraining(runs, tmp_path):
+    videos = sorted((runs / "data" / "videos").rglob("*.mp4"))
+    labels = "".join(f"{path} {i % 2}\n" for i, path in enumerate(videos))
+    (tmp_path / "labels.txt").write_text(labels)
+    flags = ["--probe.data", str(tmp_path / "labels.txt"), "--train.loop.report-every", "2"]
+    assert main(pretrain(runs / "data" / "videos", tmp_path / "run", *flags)) == 0
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    probed = [line for line in map(json.loads, lines) if "probe/linear" in line]
+    assert [line["step"] for line in probed] == [0, 2, 3]
+
+
 def test_from_nothing_to_a_leaderboard(runs, tmp_path, capsys):
     out = tmp_path / "plan"
     models = ["--model", *(str(runs / name) for name in ("vector", "tokens", "joint"))]
