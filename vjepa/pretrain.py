@@ -204,7 +204,8 @@ def pretrain(
         config: the run. batches: ``batches(first_step)`` iterates over this process's clips:
             ``batch_size``, or its equal part of them.
         run: an open run folder; the newest checkpoint in it is resumed.
-        probe: an online probe of the encoder with labels, run at every report.
+        probe: an online probe of the encoder with labels, run at every report: by process 0, and
+            with ``loop.shard`` by all alike.
         augment: applied to uint8 clips ``[1, T, H, W, 3]`` one by one on the device, each with the
             generator of its number in the run.
         teacher: the frozen teacher, for objectives with one.

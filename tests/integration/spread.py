@@ -46,7 +46,8 @@ def config(job) -> PretrainRunConfig:
 
 
 def disturb(what: str, step: int, rank: int) -> None:
-    """Let ``what`` happen in process ``rank`` at ``step``: cut (in all), nan, sigterm, full."""
+    """Let ``what`` happen in process ``rank`` at ``step``: cut (in all), nan, sigterm, crash, or
+    from then on: full (the joined files) or part (what this process writes of a sharded model)."""
     backward, write, now = engine._backward, checkpoint.save_file, [0]
 
     def changed(forward, parts, at):
@@ -66,9 +67,19 @@ def disturb(what: str, step: int, rank: int) -> None:
             raise OSError(28, "No space left on device")
         write(tensors, file)
 
+    def full_part(writer, plan, planner):
+        if now[0] >= step and parallel.rank() == rank:
+            raise OSError(28, "No space left on device")
+        return write_part(writer, plan, planner)
+
     engine._backward = changed
     if what == "full":
         checkpoint.save_file = full
+    if what == "part":
+        from tubelet.vjepa.sharding import HuggingFaceStorageWriter as Writer
+
+        write_part = Writer.write_data
+        Writer.write_data = full_part
 
 
 def run(job) -> str:

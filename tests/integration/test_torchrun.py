@@ -126,6 +126,7 @@ def test_two_processes_train_what_one_does_and_what_stops_one_stops_both(videos,
             "signal": {"disturb": ["sigterm", 5, 1]},
             "full disk": {"loop": SHARD, "disturb": ["full", 6, 0]},
             "indivisible": {"batch": 3, "disturb": ["nothing", 0, 0]},
+            "full disk of one": {"loop": SHARD, "disturb": ["part", 6, 1]},  # stays so: the last
         }
     )
     assert jobs.said("2 sharded to 1")[0].startswith("Cut")
@@ -142,6 +143,7 @@ def test_two_processes_train_what_one_does_and_what_stops_one_stops_both(videos,
         "nan": "step 5: train/loss = nan",
         "signal": "stopped by a signal after step 5",
         "full disk": "No space left on device",
+        "full disk of one": "step-00000008: process 1: [Errno 28] No space left on device; free",
         "indivisible": "2 of them do not divide it",
     }.items():
         first, second = jobs.said(name)
@@ -149,7 +151,9 @@ def test_two_processes_train_what_one_does_and_what_stops_one_stops_both(videos,
         assert first == second
     assert latest_checkpoint(tmp_path / "nan").name == "step-00000004"
     assert latest_checkpoint(tmp_path / "signal").name == "step-00000006"
-    assert latest_checkpoint(tmp_path / "full disk").name == "step-00000004"
+    for name in ("full disk", "full disk of one"):
+        assert latest_checkpoint(tmp_path / name).name == "step-00000004"
+        assert [p.name for p in (tmp_path / name / "checkpoints").glob(".*")] == []
     blamed = jobs.said("nan")[0].split("The batch: ")[1].split(". The last")[0].split(", ")
     assert 1 <= len(blamed) <= 2  # the two clips of process 1, not all four
 
