@@ -17,8 +17,16 @@ from ..envs import ENVIRONMENTS
 from ..planning import CEMConfig
 from .oracle_check import check
 
+# The best candidate and not the mean: of this few, the mean errs by centimetres at the goal.
 CEM_CONFIG = CEMConfig(
-    horizon=5, samples=48, iterations=3, elites=8, init_std=1.0, noise_beta=1.0, chunk=8192
+    horizon=5,
+    samples=48,
+    iterations=3,
+    elites=8,
+    init_std=1.0,
+    noise_beta=1.0,
+    returns="best",
+    chunk=8192,
 )
 ARMS = [env_id for env_id in ENVIRONMENTS if env_id.startswith("tubelet/Arm")]
 

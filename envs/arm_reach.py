@@ -77,6 +77,15 @@ class ArmReachWall(ArmReach):
         """The tip on the far side of the wall, at rest."""
         return self.state_at(self.pose(rng.uniform((0.07, -0.1, 0.03), (0.18, 0.1, 0.1)), 0.0))
 
+    def plan_features(self, position: np.ndarray) -> np.ndarray:
+        """The place along the way over the wall, y and z, ``[..., 3]`` in 12 cm. Below the height
+        at which the fingers clear the wall, its two sides are as far apart as the way up and down;
+        in x they are close."""
+        place = tip(position)
+        x, z = place[..., 0], place[..., 2]
+        along = x + np.sign(x) * np.maximum(0.0, OVER - z)
+        return np.stack([along, place[..., 1], z], axis=-1) / UNIT
+
     def expert(self, rng: np.random.Generator) -> Callable[[int], np.ndarray]:
         """Up, over the wall, and down to the goal."""
         return super().expert(rng)

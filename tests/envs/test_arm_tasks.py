@@ -1,5 +1,7 @@
 """The arm's four tasks: where starts and goals are, what counts as success, what cannot succeed."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -174,3 +176,15 @@ def test_planning_coordinates_are_in_tolerances_and_end_at_the_goal(env):
     cost = np.square(gap - gap[-1]).mean(-1)
     assert cost[-1] == 0
     assert cost[-2] < 0.25 * cost[0]
+
+
+def test_the_way_over_the_wall_always_gets_nearer():
+    """In the planning coordinates; in x, y and z the first half of it, upwards, does not."""
+    goal, top = np.array([0.12, 0.05, 0.05]), 0.18
+    corners = np.array([[-0.12, 0.0, 0.05], [-0.12, 0.0, top], [0.12, 0.05, top], goal])
+    way = np.concatenate([np.linspace(a, b, 20) for a, b in itertools.pairwise(corners)])
+    places = np.stack([WALL.pose(place, 0.0) for place in way])
+    left = np.linalg.norm(WALL.plan_features(places) - WALL.plan_features(places[-1]), axis=1)
+    assert (np.diff(left) < 1e-9).all()
+    plain = np.linalg.norm(way - goal, axis=1)
+    assert plain[19] > plain[0]
