@@ -361,7 +361,7 @@ def _side_by_side(
         "rounds": rounds,
         "cpu_seconds": {name: median(values) for name, values in seconds.items()},
         "wall_seconds": {name: median(values) for name, values in wall.items()},
-        "ratio": asdict(ratio),
+        "ratio": asdict(ratio) if rounds > 1 else {"value": ratio.value, "low": None, "high": None},
         "final_cost": {
             "no action": float(torch.cat(found["idle"]).mean()),
             "tubelet": float(costs["tubelet"].mean()),
