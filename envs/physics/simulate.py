@@ -93,8 +93,7 @@ def simulate(
     for body in bodies:
         data.joint(f"{body.thing.name}").qpos[:] = _start(body)
     movers = [item for item in fixed if item.path]
-    _set_movers(data, movers, 0.0)
-    _settle(mj, model, data, bodies, round(SETTLE / step))
+    _settle(mj, model, data, bodies, movers, round(SETTLE / step))
     deepest, poses = 0.0, {body.thing.name: np.empty((frames, 7)) for body in bodies}
     poses |= {item.thing.name: np.empty((frames, 7)) for item in fixed}
     for t in range(frames):
@@ -118,9 +117,12 @@ def _start(body: Body) -> list[float]:
     return [*body.position, np.cos(body.yaw / 2), 0.0, 0.0, np.sin(body.yaw / 2)]
 
 
-def _settle(mj, model, data, bodies: list[Body], steps: int) -> None:
+def _settle(mj, model, data, bodies: list[Body], movers: list[Fixed], steps: int) -> None:
     """Let things come to rest, those that do not settle held in place; then set them in motion."""
     for _ in range(steps):
+        _set_movers(data, movers, 0.0)
+        for item in movers:
+            data.joint(f"{item.thing.name}-pull").qvel[:] = 0.0
         mj.mj_step(model, data)
         for body in bodies:
             joint = data.joint(body.thing.name)
@@ -131,6 +133,7 @@ def _settle(mj, model, data, bodies: list[Body], steps: int) -> None:
                 joint.qpos[:], joint.qvel[:] = _start(body), 0.0
     for body in bodies:
         data.joint(body.thing.name).qvel[:] = [*body.velocity, 0, 0, 0]
+    _set_movers(data, movers, 0.0)
     data.time = 0.0
 
 
