@@ -81,7 +81,7 @@ def index_files(
     )
     if options.cache_path is not None:
         save_index(index, options.cache_path, depth)
-    total = len(entries) + len(bad)
+    total = len(kept) + len(bad)
     check_bad_share(found.name, index.quarantine, total, options.max_bad_share, kind)
     return index
 
