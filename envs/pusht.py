@@ -71,9 +71,11 @@ class PushT(GoalEnv):
         return np.concatenate([position[:4] / 0.256, turn]).astype(np.float32)
 
     def plan_features(self, position: np.ndarray) -> np.ndarray:
-        """Disc and T in units of 5 cm, cosine and sine of the T's angle: ``[..., 6]``."""
+        """The T in units of 5 cm, the disc in units of 20 (it must leave its place to push), cosine
+        and sine of the T's angle: ``[..., 6]``."""
         turn = position[..., 4:]
-        return np.concatenate([position[..., :4] / 0.05, np.cos(turn), np.sin(turn)], axis=-1)
+        places = position[..., :4] / (0.2, 0.2, 0.05, 0.05)
+        return np.concatenate([places, np.cos(turn), np.sin(turn)], axis=-1)
 
     def expert(self, rng: np.random.Generator) -> Callable[[int], np.ndarray]:
         """Push after push to the goal (:class:`.push_expert.PushExpert`), then the disc's place."""
