@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import floor
 
+Point = tuple[int, float]
+"""Candidates of a call, and the seconds it took."""
+
 SLACK = 1.25
 """Calls are expected to take this much longer than the last ones did."""
 
@@ -32,8 +35,7 @@ class Budget:
     began: float
     clock: Callable[[], float]
     calls: int = 0
-    _smallest: tuple[int, float] = field(default=(0, 0.0))
-    _latest: tuple[int, float] = field(default=(0, 0.0))
+    _times: dict[int, tuple[Point, Point]] = field(default_factory=dict)
 
     def allowed(self, wanted: int, *, price: int = 1, reserve: int = 0, share: float = 1.0) -> int:
         """How many of ``wanted`` candidates per problem may be evaluated in the next call.
@@ -54,20 +56,30 @@ class Budget:
     def spend(self, candidates: int, seconds: float, *, price: int = 1) -> None:
         """Record a call that evaluated ``candidates`` per problem in ``seconds``."""
         self.calls += price * candidates * self.horizon
-        units = price * candidates
-        if not self._smallest[0] or units <= self._smallest[0]:
-            self._smallest = (units, seconds)
-        self._latest = (units, seconds)
+        now = (candidates, seconds)
+        smallest = self._times.get(price, (now, now))[0]
+        self._times[price] = (now if candidates <= smallest[0] else smallest, now)
 
     def _in_time(self, price: int, reserve: int, share: float) -> int:
-        (small, first), (large, last) = self._smallest, self._latest
-        slope = max(0.0, last - first) / (large - small) if large > small else first / small
-        base = max(0.0, first - slope * small)
         assert self.max_seconds is not None
         left = self.began + share * self.max_seconds - self.clock()
         if reserve:
+            base, slope = self._line(1)
             left -= SLACK * (base + slope * reserve)
+        base, slope = self._line(price)
         left = left / SLACK - base
         if left <= 0:
             return 0
-        return floor(left / (slope * price)) if slope else 2**31
+        return floor(left / slope) if slope else 2**31
+
+    def _line(self, price: int) -> tuple[float, float]:
+        """Seconds of a call at this price: of none, and of each candidate more.
+
+        Until there was one at this price, those of another are the guide: a dearer call takes as
+        much longer as it is dearer, a cheaper one no less.
+        """
+        known = price if price in self._times else next(iter(self._times))
+        (small, first), (large, last) = self._times[known]
+        slope = max(0.0, last - first) / (large - small) if large > small else first / small
+        factor = max(1.0, price / known)
+        return factor * max(0.0, first - slope * small), factor * slope
