@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from ..benchmarks.voe.settings import ReportConfig, ScoreConfig
 from ..envs.physics.check import CheckConfig
 from ..envs.physics.jobs import GenerateConfig
 from ..envs.physics.show import RenderConfig
@@ -15,6 +16,8 @@ Command = (
     Annotated[GenerateConfig, tyro.conf.subcommand("generate", prefix_name=False)]
     | Annotated[CheckConfig, tyro.conf.subcommand("check", prefix_name=False)]
     | Annotated[RenderConfig, tyro.conf.subcommand("render", prefix_name=False)]
+    | Annotated[ScoreConfig, tyro.conf.subcommand("score", prefix_name=False)]
+    | Annotated[ReportConfig, tyro.conf.subcommand("report", prefix_name=False)]
 )
 
 
@@ -59,8 +62,27 @@ def _render(config: RenderConfig) -> int:
     return 0
 
 
+def _score(config: ScoreConfig) -> int:
+    from ..benchmarks.voe.score import score
+    from .evaluate import _print as print_table
+
+    for table in score(config):
+        print_table(table)
+    print(f"run: {config.out}")
+    return 0
+
+
+def _report(config: ReportConfig) -> int:
+    from ..benchmarks.voe.report import report
+
+    print(report(config))
+    return 0
+
+
 _RUN: dict[type, Any] = {
     GenerateConfig: _generate,
     CheckConfig: _check,
     RenderConfig: _render,
+    ScoreConfig: _score,
+    ReportConfig: _report,
 }

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from ...core.errors import ConfigError
 from ...planning.protocol import LatentDynamics
-from .masked import DISTANCES, Distance
+from .masked import DISTANCES
+from .settings import Distance
 from .surprise import Pixels
 
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from ...core.errors import CheckpointError, ConfigError
 from ...core.rng import stream_seed
 from ...vjepa.positions import Grid
-from .masked import DISTANCES, Distance, copied, dense_split, extrapolated
+from .masked import DISTANCES, copied, dense_split, extrapolated
+from .settings import Distance
 from .surprise import Pixels, Scorer
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

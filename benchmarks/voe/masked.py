@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -25,9 +24,9 @@ from ...vjepa.encoder import EncoderConfig, TubeletEncoder
 from ...vjepa.objectives.targets import TargetConfig, normalise
 from ...vjepa.positions import Grid
 from ...vjepa.predictor import MaskedJob, MaskedPredictor, PredictorConfig
+from .settings import Distance
 from .surprise import Pixels
 
-Distance = Literal["l1", "l2", "cos"]
 DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": lambda a, b: (a - b).abs().mean(-1),
     "l2": lambda a, b: (a - b).square().mean(-1),

@@ -27,7 +27,8 @@ from ...vjepa.pretrain import PretrainConfig
 from ...vjepa.train_recipe import load_world_model
 from ...vjepa.world_model import WorldModel
 from .dynamics import DynamicsScorer, StepConfig
-from .masked import Distance, MaskedParts, MaskedScorer, untrained
+from .masked import MaskedParts, MaskedScorer, untrained
+from .settings import Distance
 from .surprise import Scorer
 
 KINDS = ("auto", "masked", "world", "transformers")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,14 +17,13 @@ from ...datasets.voe.intphys import write_submission
 from ...datasets.voe.record import VoeSet, VoeVideo
 from ...datasets.voe.registry import open_voe
 from ..results import Table, save_result
-from .masked import Distance
 from .models import load_candidate
 from .pixels import PixelBaselines
 from .resized import Resized
+from .settings import Reading, ScoreConfig
 from .store import VoeRun, grouped, has_losses, open_run, readable, write_losses
 from .surprise import Scorer, group_losses
 from .tables import (
-    Reading,
     accuracy_table,
     grid_table,
     margin_table,
@@ -33,70 +32,6 @@ from .tables import (
     video_surprises,
 )
 from .truth import TruthScorer
-from .windows import WindowConfig
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScoreConfig:
-    """Measure a model's surprise at possible and impossible videos, beside its baselines."""
-
-    data: str = ""
-    """Folder of the set."""
-    layout: str = "auto"
-    """tubelet, intphys, grasp, inflevel, intphys2, physical-concepts, or what the folder looks
-    like."""
-    model: str = ""
-    """A run of `tubelet pretrain` or `tubelet train`, a converted checkpoint, Meta's file or a
-    Hugging Face folder; empty: baselines of pixels alone."""
-    kind: Literal["auto", "masked", "world", "transformers"] = "auto"
-    """What the model is used as: see the documentation."""
-    out: str = "runs/voe"
-    """Run folder."""
-    resume: bool = False
-    """Go on with that folder: scorers whose losses are there are not run again."""
-    windows: WindowConfig = field(default_factory=WindowConfig)
-    """Which frames are looked at."""
-    reading: Reading = field(default_factory=Reading)
-    """How losses become one number per video in the main table."""
-    choose: Literal["fixed", "val"] = "fixed"
-    """val: context and aggregate are those that are best for the model on the split val, and the
-    tables are of all other splits."""
-    size: int = 0
-    """Side of the square that frames are resized to, in pixels; 0: as they are."""
-    distance: Distance = "l1"
-    """Between predicted and true latents."""
-    which: str = ""
-    """Of Meta's files: one encoder (target_encoder, encoder) for context and targets both; empty:
-    each its own."""
-    mask_index: int = 0
-    """Mask token that stands for the future. Of V-JEPA 2's only 0 was trained."""
-    actions: Literal["logged", "zero"] = "zero"
-    """Of world models."""
-    horizon: int = 0
-    """Model steps that a world model imagines; 0: to the end of the window."""
-    untrained: int = 10
-    """Untrained models of the same architecture, a seed each."""
-    splits: tuple[str, ...] = ()
-    """Splits to score; empty: all but training's."""
-    kinds: tuple[str, ...] = ()
-    """Kinds of groups (probe, null, control, pair); empty: all."""
-    groups: int = 0
-    """Groups of each principle and condition at most; 0: all."""
-    gallery: int = 2
-    """Hits, and misses, whose frames and token losses are kept for films; 0: none."""
-    batch: int = 8
-    """Windows per forward pass."""
-    device: str = "auto"
-    """cpu, cuda, …"""
-    threads: int = 0
-    """Threads of torch; 0: its own choice."""
-
-    def __post_init__(self) -> None:
-        for name in ("size", "horizon", "untrained", "groups", "gallery", "threads", "mask_index"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} = {getattr(self, name)}: must be 0 or more")
-        if self.batch < 1:
-            raise ConfigError(f"batch = {self.batch}: must be at least 1")
 
 
 def score(config: ScoreConfig) -> list[Table]:

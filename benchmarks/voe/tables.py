@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...core.errors import ConfigError, TubeletError
+from ...core.errors import TubeletError
 from ...datasets.voe.record import Match
 from ..results import Table
 from ..stats import Estimate
@@ -33,32 +33,8 @@ from .metrics import (
     timing,
     window_losses,
 )
+from .settings import Reading
 from .store import VoeRun
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reading:
-    """How losses become one number per video."""
-
-    aggregate: Aggregate = "avg"
-    """avg, max, or late: the maximum from the first window in which the two videos differ."""
-    context: int = 0
-    """Length of the context in sampled frames; 0: filtered, the least over contexts."""
-    match: Match = "prefix"
-    """Pairs that are compared; sets with "all" pairs have no other."""
-    strict_ties: bool = False
-    """Count a tie as wrong, as Meta's evaluation does, not as one half."""
-
-    def number(self, run: VoeRun) -> int | None:
-        """The context's number in the run. Raises ConfigError if it was not scored."""
-        if self.context == 0:
-            return None
-        if self.context not in run.config.contexts:
-            raise ConfigError(
-                f"context = {self.context} was not scored: 0 (filtered) or one of "
-                f"{run.config.contexts}"
-            )
-        return run.config.contexts.index(self.context)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,17 +206,25 @@ def metrics_table(run: VoeRun, reading: Reading) -> Table:
 
 
 def quadruplets(run: VoeRun, scorer: str, reading: Reading) -> tuple[float, float]:
-    """Accuracy of quadruplets (mean of P against mean of I), and of both pairs being right."""
-    totals = video_surprises(run, scorer, reading)
-    members: dict[str, dict[bool, list[float]]] = {}
+    """Accuracy of quadruplets (mean of P against mean of I), and of both pairs being right.
+
+    Average surprise is the mean over all windows of the two videos, in one exact sum: equal sets of
+    windows tie.
+    """
+    losses, number = run.losses(scorer), reading.number(run)
     wanted = {p.group for p in run.pairs}
-    for video, value in zip(run.videos, totals, strict=True):
+    members: dict[str, dict[bool, list[np.ndarray]]] = {}
+    for row, video in enumerate(run.videos):
         if video.group in wanted and video.possible is not None:
-            members.setdefault(video.group, {True: [], False: []})[video.possible].append(value)
-    official = [
-        compare(math.fsum(m[True]) / len(m[True]), math.fsum(m[False]) / len(m[False]))
-        for m in members.values()
-    ]
+            roles = members.setdefault(video.group, {True: [], False: []})
+            roles[video.possible].append(window_losses(losses[row], number))
+
+    def total(videos: list[np.ndarray]) -> float:
+        if reading.aggregate == "avg":
+            return surprise(np.concatenate(videos), "avg")
+        return math.fsum(surprise(windows, "max") for windows in videos) / len(videos)
+
+    official = [compare(total(m[True]), total(m[False])) for m in members.values()]
     scores = pair_scores(run, scorer, reading)
     both = group_means(scores.values, scores.groups) == 1.0
     return float(np.mean(official)), float(both.mean())
