@@ -246,9 +246,9 @@ def _differences(whole: Path, cut: Path) -> list[str]:
 
 
 def _metrics(run: Path) -> list[dict[str, Any]]:
-    """All but the share of time spent waiting, which is a matter of the clock."""
+    """All but rates, which are a matter of the clock."""
     lines = read_metrics(run)
-    return [{k: v for k, v in line.items() if k != "train/wait_share"} for line in lines]
+    return [{k: v for k, v in line.items() if not k.startswith("pace/")} for line in lines]
 
 
 def _say(text: str) -> None:

@@ -127,7 +127,7 @@ def _health(
             f"{losses[-1]:.4f}; where targets move along, that says little: it may fall, rise, and "
             "fall to nothing when features collapse."
         )
-    waits = [line["train/wait_share"] for line in lines if line.get("train/wait_share") is not None]
+    waits = [line["pace/wait_share"] for line in lines if line.get("pace/wait_share") is not None]
     if waits:
         share = sum(waits) / len(waits)
         advice = (

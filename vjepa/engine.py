@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.errors import ConfigError, Stopped, TubeletError
+from ..core.pace import Pace
 from ..core.run import RunDir
 from . import parallel
 from .checkpoint import latest_checkpoint, load_checkpoint, stored_extra
@@ -91,6 +92,7 @@ def fit(
     start_from: Path | None = None,
     device: str = "cpu",
     description: str = "train",
+    pace: Pace | None = None,
 ) -> int:
     """Train ``model`` in place for ``loop.steps`` steps, from the run's newest checkpoint if any.
 
@@ -107,6 +109,7 @@ def fit(
         describe: names a batch in errors.
         start_from: a checkpoint whose weights and moments a new run starts with.
         device: where autocast applies. description: shown beside the progress bar.
+        pace: what a step amounts to, for the console and the log.
 
     Returns:
         the step at which training started: 0, or that of the checkpoint resumed from.
@@ -150,13 +153,15 @@ def fit(
     )
     model.train()
     stream = iter(batches(first))
-    clock, waited = time.perf_counter(), 0.0
-    bar = parallel.bar(range(first, loop.steps), description)
+    clock, waited, logged = time.perf_counter(), 0.0, first - 1
+    pace = pace or Pace()
+    bar = parallel.bar(range(first, loop.steps), description, pace)
     with _stop_signal() as stopping, saver:
         for step in bar:
             start = time.perf_counter()
             batch = next(stream)
             waited += time.perf_counter() - start
+            bar.waited(time.perf_counter() - start)
             lr = set_schedule(optimizer, optim, step, loop.steps)
             optimizer.zero_grad(set_to_none=True)
             parts = [batch] if split is None else split(batch, loop.accumulate)
@@ -172,11 +177,11 @@ def fit(
             last = step + 1 == loop.steps
             if last or spike or step % loop.log_every == 0:
                 now = time.perf_counter()
-                rates = {"train/wait_share": waited / max(now - clock, 1e-9)}
+                rates = pace.scalars(steps=step - logged, seconds=now - clock, waited=waited)
                 if loop.spike:
                     rates["train/spikes"] = guard.spikes
                 run.log(step, **values, **{"train/lr": lr, "train/grad_norm": norm}, **rates)
-                clock, waited = now, 0.0
+                clock, waited, logged = now, 0.0, step
             if report is not None and (last or step % loop.report_every == 0):
                 _report(forward, model, run, report, batch, step)
             if last or stop or (step + 1) % loop.save_every == 0:

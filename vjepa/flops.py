@@ -84,9 +84,10 @@ def step_flops(config: PretrainConfig, frames: int, height: int, width: int) -> 
     encoder = predictor = 0.0
     for step in range(_DRAWS):
         for masks in draw(c.masks, grid, batch, seed=c.seed, first_sample=step * batch):
-            kept = masks.context.shape[1]
-            encoder += encoder_flops(c.encoder, grid, kept)
-            predictor += sum(
+            rows, kept = masks.context.shape
+            share = rows / batch  # ragged masks come one by one
+            encoder += share * encoder_flops(c.encoder, grid, kept)
+            predictor += share * sum(
                 predictor_flops(c.predictor, c.encoder.width, kept, ids.shape[1])
                 for ids in masks.targets
             )

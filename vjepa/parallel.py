@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ..core.errors import ConfigError, TubeletError
+from ..core.pace import Pace
 from ..core.progress import progress
 from ..core.run import RunDir
 from .batch_norm import over_processes
@@ -250,6 +251,6 @@ class _Quiet(progress):
         return iter(self._items)
 
 
-def bar(items: Iterable[Any], description: str) -> progress:
+def bar(items: Iterable[Any], description: str, pace: Pace | None = None) -> progress:
     """A progress bar on process 0."""
-    return (progress if rank() == 0 else _Quiet)(items, description)
+    return (progress if rank() == 0 else _Quiet)(items, description, pace=pace)

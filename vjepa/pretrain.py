@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import ConfigError
+from ..core.pace import Pace
 from ..core.rng import stream_seed, torch_generator
 from ..core.run import RunDir
 from .checkpoint import latest_checkpoint, load_checkpoint
@@ -197,6 +198,7 @@ def pretrain(
     describe: Callable[[VideoBatch], str] = lambda batch: "",
     start_from: Path | None = None,
     device: str = "cpu",
+    pace: Pace | None = None,
 ) -> PretrainModel:
     """Train (or go on training) an encoder; see :func:`tubelet.vjepa.engine.fit`.
 
@@ -263,6 +265,7 @@ def pretrain(
         start_from=start_from,
         device=device,
         description="pretrain",
+        pace=pace,
     )
     return _whole(model, config, run, device) if config.loop.shard else model
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..core.errors import ConfigError, TubeletError
 from ..core.io import atomic_write_text
+from ..core.pace import Pace, peak_flops
 from ..core.run import RunDir, read_metrics
 from ..datasets.augment import AugmentConfig, augment
 from ..datasets.clips import ClipBatches, ClipConfig, clip_batches
@@ -144,9 +145,26 @@ def _pretrain(
             describe=describe,
             start_from=start,
             device=device,
+            pace=_pace(config, train, device),
         )
         parallel.lead(lambda: _write_findings(run.path, index, stream, train.encoder.width))
     return model
+
+
+def _pace(config: PretrainRunConfig, train: PretrainConfig, device: str) -> Pace:
+    """Clips of a step, and its operations where all clips have one shape."""
+    from .flops import step_flops
+
+    if config.clips.buckets:
+        return Pace(samples=train.batch_size)
+    side = (config.augmentation.size if config.augment else None) or config.clips.size
+    frames = 1 if config.images else config.clips.frames
+    peak = None
+    if torch.device(device).type == "cuda":
+        found = peak_flops(torch.cuda.get_device_name(device), train.loop.precision)
+        peak = found and found * parallel.world_size()
+    flops = step_flops(train, frames, side, side).total
+    return Pace(samples=train.batch_size, flops=flops, peak=peak)
 
 
 def load_encoder(path: str | os.PathLike[str], *, device: str = "cpu") -> TubeletEncoder:

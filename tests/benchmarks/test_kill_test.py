@@ -36,7 +36,7 @@ def test_a_bit_that_differs_is_seen(tmp_path):
         rng = kill_test.numpy_generator(0, "test")
         save_file({"w": rng.normal(size=3)}, folder / "model.safetensors")
         save_file({"0.step": rng.normal(size=1)}, folder / "optimizer.safetensors")
-        (tmp_path / name / "metrics.jsonl").write_text('{"step": 0, "train/wait_share": 0.5}\n')
+        (tmp_path / name / "metrics.jsonl").write_text('{"step": 0, "pace/wait_share": 0.5}\n')
     a, b = tmp_path / "a", tmp_path / "b"
     assert kill_test._differences(a, b) == []
     tensors = load_file(folder / "model.safetensors")

@@ -132,7 +132,7 @@ def test_a_run_of_another_kind_has_its_curves_and_predictions(tmp_path):
     with RunDir.create(tmp_path / "run", OptimConfig()) as run:
         for step in range(3):
             loss = math.nan if step == 1 else 1.0 / (step + 1)
-            run.log(step, **{"train/loss": loss, "train/wait_share": 0.5})
+            run.log(step, **{"train/loss": loss, "pace/wait_share": 0.5})
     (tmp_path / "run" / "prediction.json").write_text(
         json.dumps({"over_copy": 0.1234, "shuffled": 9.0})
     )
@@ -160,7 +160,7 @@ def test_words_follow_the_numbers():
         ("train/loss", "Losses"),
         ("train/lr", "Optimisation"),
         ("train/grad_norm", "Optimisation"),
-        ("train/wait_share", "Pace"),
+        ("pace/wait_share", "Pace"),
         ("pace/clips_per_second", "Pace"),
         ("clip_std", "Diagnostics"),
         ("probe/linear", "Probes of labelled clips"),

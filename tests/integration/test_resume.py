@@ -89,7 +89,7 @@ def kill_after(process, run, lines):
 
 
 def result(run):
-    """Every tensor of the final checkpoint, and the metrics without the one that is clock time."""
+    """Every tensor of the final checkpoint, and the metrics but for those of the clock."""
     checkpoint = run / "checkpoints" / f"step-{STEPS:08d}"
     tensors = {
         f"{name}/{key}": value
@@ -97,9 +97,7 @@ def result(run):
         for key, value in load_file(checkpoint / f"{name}.safetensors").items()
     }
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    for line in lines:
-        line.pop("train/wait_share", None)
-    return tensors, lines
+    return tensors, [{k: v for k, v in x.items() if not k.startswith("pace/")} for x in lines]
 
 
 def test_killed_and_resumed_equals_left_alone_bit_for_bit(videos, tmp_path):

@@ -79,7 +79,7 @@ class Toy:
     def metrics(self):
         """All but the share of time spent waiting, which is a matter of the clock."""
         return [
-            {k: v for k, v in line.items() if k != "train/wait_share"}
+            {k: v for k, v in line.items() if not k.startswith("pace/")}
             for line in read_metrics(self.folder)
         ]
 

@@ -121,7 +121,8 @@ def run(folder, cfg=None, resume=False, **changes):
 
 def metrics(folder):
     return [
-        {k: v for k, v in line.items() if k != "train/wait_share"} for line in read_metrics(folder)
+        {k: v for k, v in line.items() if not k.startswith("pace/")}
+        for line in read_metrics(folder)
     ]
 
 
