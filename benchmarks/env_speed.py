@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..core.io import atomic_write_json
-from ..core.machine import facts
+from ..core.machine import command, facts
 from ..core.rng import numpy_generator
 from ..envs import ENVIRONMENTS
 from ..envs.vector import ParallelEnvs
@@ -105,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         rows.append(row)
     load = os.getloadavg()[0]
-    value = {"rows": rows, "load": load, "command": " ".join(sys.argv), "machine": facts()}
+    value = {"rows": rows, "load": load, "command": command(), "machine": facts()}
     atomic_write_json(args.out, value)
     print(f"written to {args.out}; the machine's load was {load:.1f}")
     return 0

@@ -8,7 +8,6 @@ intervals.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 
 from ..core.errors import ConfigError
 from ..core.io import atomic_write_json
-from ..core.machine import facts
+from ..core.machine import command, facts
 from ..core.rng import numpy_generator
 from ..envs import ENVIRONMENTS, make
 from ..envs.base import GoalEnv
@@ -97,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
             f"of {row['budget']}, {row['cpu_seconds']:.2f} s of processor time each"
         )
         rows.append(row)
-    value = {"rows": rows, "command": " ".join(sys.argv), "machine": facts()}
+    value = {"rows": rows, "command": command(), "machine": facts()}
     atomic_write_json(args.out, value)
     print(f"written to {args.out}")
     return 0

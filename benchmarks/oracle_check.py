@@ -8,7 +8,6 @@ intervals.
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..core.io import atomic_write_json
-from ..core.machine import facts
+from ..core.machine import command, facts
 from ..envs import ENVIRONMENTS, make
 from ..planning import CEMConfig, MPCConfig
 from .episodes import draw_far
@@ -94,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
             flush=True,
         )
         rows.append(row)
-    value = {"rows": rows, "command": " ".join(sys.argv), "machine": facts()}
+    value = {"rows": rows, "command": command(), "machine": facts()}
     atomic_write_json(args.out, value)
     print(f"written to {args.out}")
     return 0
