@@ -23,6 +23,8 @@ from .quadruplet import MARGIN_PX, SHOWN_FRAMES, SHOWN_PX, equal_frames
 from .simulate import PENETRATION
 
 Records = list[dict[str, Any]]
+EXACT = ("permanence", "shape", "colour", "identity", "occlusion")
+"""Principles whose occluded bridges are as long as asked; others' follow from the motion."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,8 +187,15 @@ def _splice(name: str, records: Records, videos: dict[str, np.ndarray], report: 
         report.expect("bridge", fine and edges, f"{name}: tracks are not equal on just {lo}:{hi}")
         hides = first["condition"] == "visible" or hi > lo
         report.expect("bridge", hides, f"{name}: occluded, but no frame hides the difference")
+    if (
+        first["kind"] == "probe"
+        and first["condition"] == "occluded"
+        and first["principle"] in EXACT
+    ):
+        asked, got = first["axes"]["bridge"], first["cuts"][0]["length"]
+        report.expect("bridge", got == asked, f"{name}: {got} equal frames instead of {asked}")
     margin = first["checks"].get("margin_px")
-    if first["kind"] == "probe" and first["condition"] == "occluded":
+    if hidden:
         spare = margin is not None and margin >= MARGIN_PX
         report.expect("margin", spare, f"{name}: {margin} pixels to spare at the cut")
     if first["cuts"]:

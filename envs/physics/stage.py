@@ -90,7 +90,7 @@ def drawing_xml(stage: Stage, things: tuple[Thing, ...], *, shadows: bool = Fals
     )
     return f"""<mujoco model="voe">
   <visual>
-    <quality shadowsize="{2048 if shadows else 0}" offsamples="0" numslices="24" numstacks="12"/>
+    <quality shadowsize="{512 if shadows else 0}" offsamples="0" numslices="24" numstacks="12"/>
     <headlight active="0"/>
     <map znear="0.02" zfar="40"/>
   </visual>

@@ -171,7 +171,7 @@ def test_missing_files_are_named(broken):
 
 
 def test_shadows_give_hidden_things_away(tmp_path, monkeypatch):
-    """With shadow maps the frames behind the screen differ: no bridge is left to splice at."""
+    """A shadow is in sight before its object: the byte-equal bridge is shorter than asked."""
     monkeypatch.setattr(jobs_module, "draw", functools.partial(jobs_module.draw, shadows=True))
     config = GenerateConfig(
         out=str(tmp_path / "set"),
