@@ -187,11 +187,8 @@ def _splice(name: str, records: Records, videos: dict[str, np.ndarray], report: 
         report.expect("bridge", fine and edges, f"{name}: tracks are not equal on just {lo}:{hi}")
         hides = first["condition"] == "visible" or hi > lo
         report.expect("bridge", hides, f"{name}: occluded, but no frame hides the difference")
-    if (
-        first["kind"] == "probe"
-        and first["condition"] == "occluded"
-        and first["principle"] in EXACT
-    ):
+    hidden = first["kind"] == "probe" and first["condition"] == "occluded"
+    if hidden and first["principle"] in EXACT:
         asked, got = first["axes"]["bridge"], first["cuts"][0]["length"]
         report.expect("bridge", got == asked, f"{name}: {got} equal frames instead of {asked}")
     margin = first["checks"].get("margin_px")
