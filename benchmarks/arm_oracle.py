@@ -20,9 +20,9 @@ from .oracle_check import check
 # The best candidate and not the mean: of this few, the mean errs by centimetres at the goal.
 CEM_CONFIG = CEMConfig(
     horizon=5,
-    samples=48,
-    iterations=3,
-    elites=8,
+    samples=32,
+    iterations=5,
+    elites=5,
     init_std=1.0,
     noise_beta=1.0,
     returns="best",
