@@ -31,8 +31,8 @@ from .windows import WindowConfig, sampled, starts
 class SpeedConfig:
     """What is timed."""
 
-    frames: int = 49
-    """Frames of a video; 49 sampled ones make the 17 windows of V-JEPA on IntPhys."""
+    frames: int = 34
+    """Frames of a video: 10 windows of 16, a window every 2."""
     size: int = 64
     """Side in pixels."""
     width: int = 96
