@@ -217,7 +217,9 @@ def suite_jobs(suite_: Suite, source: str, out: Path, *, device: str, threads: i
     for env in suite_.envs:
         problems = add(f"episodes/{env}", (), do="episodes", env=env)
         if suite_.oracle:
-            for planner in suite_.planners:
+            for planner, config in suite_.planners.items():
+                if _differentiates(config):
+                    continue  # the simulator has no gradient
                 needs = (problems,)
                 add(f"oracle/{env}/{planner}", needs, do="oracle", env=env, planner=planner)
         data = add(f"collect/{env}", (), do="collect", env=env)
@@ -242,6 +244,12 @@ def suite_jobs(suite_: Suite, source: str, out: Path, *, device: str, threads: i
                         **where,
                     )
     return jobs
+
+
+def _differentiates(config: SearchConfig) -> bool:
+    return any(
+        type(config) is kind and planner.differentiates for kind, planner in PLANNERS.values()
+    )
 
 
 def keep_suite(source: str, out: Path) -> str:

@@ -82,8 +82,9 @@ class PretrainRunConfig:
         train = with_objective(self.train, self.objective) if self.objective else self.train
         size = self.augmentation.size if self.augment else None
         side = size or self.clips.size
-        frames = 1 if self.images else self.clips.frames
-        train.encoder.grid(frames, side, side)  # raises naming the nearest size
+        lengths = {1} if self.images else {kind.frames for kind, _ in self.clips.kinds()}
+        for frames in sorted(lengths):
+            train.encoder.grid(frames, side, side)  # raises naming the nearest size
         if self.clips.seed not in (0, self.train.seed):
             raise ConfigError(f"clips.seed = {self.clips.seed}: clips follow train.seed; set that")
 

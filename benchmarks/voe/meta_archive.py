@@ -7,7 +7,7 @@ The archive is ``<model>/<dataset>/performance.csv`` (semicolons; a row per bloc
 ``<model>/<dataset>/raw_surprises/*.pth``: ``losses [movies, contexts, windows]``, ``labels
 [movies]`` (1 possible, 0 impossible) and ``context_lengths``. The i-th possible movie is compared
 with the i-th impossible one and ties count as wrong. Shorter movies of InfLevel are padded with
-zeros, which are part of the published numbers; ``padding=True`` leaves them out. The files are
+zeros, which are part of the published numbers; ``drop_padding=True`` leaves them out. The files are
 CC-BY-NC and are not shipped here.
 """
 
@@ -45,11 +45,11 @@ class Raw:
     contexts: tuple[int, ...]
 
 
-def read_raw(path: Path, *, padding: bool = False) -> Raw:
+def read_raw(path: Path, *, drop_padding: bool = False) -> Raw:
     """Read one .pth file, with torch's restricted unpickler.
 
     Args:
-        padding: windows that are exactly 0 are padding, and become NaN.
+        drop_padding: windows that are exactly 0 are padding, and become NaN.
 
     Raises:
         CheckpointError: no such file, or one that would run code.
@@ -71,7 +71,7 @@ def read_raw(path: Path, *, padding: bool = False) -> Raw:
         )
     if not set(labels.tolist()) <= {0, 1}:
         raise DatasetError(f"{path}: labels are {sorted(set(labels.tolist()))}, not 0 and 1")
-    if padding:
+    if drop_padding:
         losses = np.where(losses == 0, np.nan, losses)
     return Raw(losses=losses, possible=labels == 1, contexts=contexts)
 

@@ -2,7 +2,7 @@
 
 It expects things to stay what they are, where they are there, and to go on as they go: surprise in
 a frame is the number of things that appeared or vanished, and the change of velocity of the others
-(metres per frame, from one step to the next), beyond what gravity and contacts explain.
+(metres per frame, from one step to the next).
 """
 
 from __future__ import annotations

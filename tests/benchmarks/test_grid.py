@@ -48,6 +48,10 @@ def test_every_cell_is_a_job_after_what_it_needs():
     assert jobs["diagnose/b/m/4"].needs == ("train/b/m/4",)
     assert jobs["train/b/m/4"].needs == ("collect/b",)
     assert json.loads(jobs["oracle/a/cem"].command[-1])["planner"] == "cem"
+    gradients = parse_suite(table(planners={"adam": {"kind": "adam"}, "cem": {}}))
+    names = [j.name for j in suite_jobs(gradients, "x", "out", device="cpu", threads=1)]
+    assert [n for n in names if n.startswith("oracle/a")] == ["oracle/a/cem"]
+    assert "plan/a/m/3/adam" in names
     without = parse_suite(table(oracle=False, floors=False))
     names = [j.name for j in suite_jobs(without, "x", "out", device="cpu", threads=1)]
     assert not [n for n in names if n.startswith(("oracle", "floors"))]

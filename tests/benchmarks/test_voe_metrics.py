@@ -211,7 +211,7 @@ def test_padding_can_be_left_out(tmp_path):
     stored = torch.load(file, weights_only=True)
     stored["losses"][:, :, 2] = 0
     torch.save(stored, file)
-    assert np.isnan(read_raw(file, padding=True).losses[:, :, 2]).all()
+    assert np.isnan(read_raw(file, drop_padding=True).losses[:, :, 2]).all()
 
 
 def test_damaged_or_foreign_archives_are_named(tmp_path):

@@ -269,6 +269,16 @@ def test_corpus_statistics_reach_the_checkpoint(videos, tmp_path):
     assert (encoder.config.pixel_mean, encoder.config.pixel_std) == (mean, std)
 
 
+def test_clips_of_several_lengths_train_in_one_run(videos, tmp_path):
+    clips = replace(presets.clips("debug"), buckets=((4, 25.0, 0.5), (8, 25.0, 0.5)))
+    config = pretraining(videos, tmp_path / "run", clips=clips)
+    pretrain_encoder(config)
+    assert len(losses(tmp_path / "run")) == LOOP.steps
+    odd = replace(clips, buckets=((4, 25.0, 0.5), (7, 25.0, 0.5)))
+    with pytest.raises(ConfigError, match="nearest valid frames"):
+        pretraining(videos, tmp_path / "x", clips=odd)
+
+
 # --- world models ------------------------------------------------------------------------------
 
 
