@@ -101,7 +101,7 @@ def speed(*, videos: int = 4, clips: int = 12, rounds: int = 7) -> dict[str, Any
     """Backends, keyframe distances and packed shards against each other; see the module."""
     config = ClipConfig(frames=_FRAMES, size=_SIZE)
     with tempfile.TemporaryDirectory() as folder:
-        corpora = _corpora(Path(folder), videos)
+        corpora = make_corpora(Path(folder), videos)
         works: dict[str, Callable[[], object]] = {}
         for name, index in corpora.items():
             drawn = draw_clips(index, config, clips)
@@ -184,7 +184,7 @@ def _overhead(index: CorpusIndex, config: ClipConfig, rounds: int) -> dict[str, 
     return {"share": ratio.value - 1, "low": ratio.low - 1, "high": ratio.high - 1}
 
 
-def _corpora(folder: Path, videos: int) -> dict[str, CorpusIndex]:
+def make_corpora(folder: Path, videos: int) -> dict[str, CorpusIndex]:
     """The same videos three times: two keyframe distances, and packed from the first."""
     found = {}
     for number in range(videos):

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..datasets.clip_config import ClipConfig
 from ..datasets.clips import clip_batches
-from .data_speed import Clip, _corpora, draw_clips
+from .data_speed import Clip, draw_clips, make_corpora
 from .speed_vjepa import Size, row, thread_count, training_steps
 from .timing import interleaved
 
@@ -48,7 +48,7 @@ def loop(
     a keyframe every 250."""
     rows = []
     with tempfile.TemporaryDirectory() as folder, thread_count(1):
-        corpora = _corpora(Path(folder), videos)
+        corpora = make_corpora(Path(folder), videos)
         for size, precision in itertools.product(sizes, precisions):
             config = ClipConfig(frames=size.frames, size=size.side)
             clips = draw_clips(corpora["GOP 250"], config, size.batch * (3 * repeats + 3))

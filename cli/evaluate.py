@@ -30,7 +30,7 @@ def run(config: Config) -> int:
     with RunDir.create(config.out, config, resume=config.resume, may_differ=may_differ) as folder:
         table = evaluate(config, checkpoint, device)
         save_result(folder.path, table, name=f"evaluate-{config.probe}")
-        _print(table)
+        print_table(table)
         if config.film:
             _film(config, checkpoint.encoder)
     print(f"run: {config.out}")
@@ -53,7 +53,7 @@ def _film(config: Config, encoder: TubeletEncoder) -> None:
     print(f"features in colour: {path}")
 
 
-def _print(table: Table) -> None:
+def print_table(table: Table) -> None:
     from rich.console import Console
     from rich.table import Table as Grid
     from rich.text import Text

@@ -64,7 +64,7 @@ def _render(config: RenderConfig) -> int:
 
 def _score(config: ScoreConfig) -> int:
     from ..benchmarks.voe.score import score
-    from .evaluate import _print as print_table
+    from .evaluate import print_table
 
     for table in score(config):
         print_table(table)

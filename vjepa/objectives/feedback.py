@@ -137,6 +137,7 @@ class Feedback(Term):
     def forward(
         self, latents: Latents, prediction_gradient: tuple[Tensor, ...] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The term's value and logs; ConfigError for a batch of one or sets that do not match."""
         pred = given(latents.pred)
         check_pairs(pred, given(latents.target), "feedback")
         refuse_single(len(pred[0]), "feedback")
