@@ -62,6 +62,7 @@ def examine(config: Config) -> list[Finding]:
             "pip install decord (x86-64 Linux)",
             False,
         ),
+        ("video: torchcodec", lambda: _video("torchcodec", "torchcodec"), "", False),
         ("memory", _memory, "close other programs: the demo needs it", False),
         ("disk", lambda: _disk(config.path), "free space, or name another folder: --path", True),
     ]
@@ -110,7 +111,7 @@ def _rendering() -> str:
     return f"{backend} (rendered a {width}x{height} frame, brightness {frame.mean():.0f})"
 
 
-def _video(backend: Literal["pyav", "decord"], package: str) -> str:
+def _video(backend: Literal["pyav", "decord", "torchcodec"], package: str) -> str:
     from ..datasets.decode import open_video
 
     with tempfile.TemporaryDirectory() as folder:

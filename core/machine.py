@@ -11,7 +11,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("tubelet", "torch", "numpy", "scipy", "gymnasium", "mujoco", "av", "decord", "pyarrow")
+PACKAGES = (
+    *("tubelet", "torch", "numpy", "scipy", "gymnasium", "mujoco", "pyarrow"),
+    *("av", "decord", "torchcodec"),
+)
 
 
 def facts() -> dict[str, Any]:

@@ -127,7 +127,7 @@ def open_container(path: str | os.PathLike[str]) -> tuple[Any, Any]:
     import av.error
 
     try:
-        container = av.open(_readable(os.fspath(path)), options=OPEN_OPTIONS)
+        container = av.open(readable(os.fspath(path)), options=OPEN_OPTIONS)
     except FileNotFoundError as error:
         raise VideoDecodeError(path, "no such file", "pyav") from error
     except ConfigError as error:  # a protocol without its library
@@ -150,7 +150,7 @@ def open_container(path: str | os.PathLike[str]) -> tuple[Any, Any]:
         raise
 
 
-def _readable(address: str) -> Any:
+def readable(address: str) -> Any:
     """What FFmpeg opens: its own name for a local file or a part of one, a Python file for others.
 
     Raises :class:`VideoDecodeError` for an empty file or a folder.
