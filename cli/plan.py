@@ -37,6 +37,7 @@ from ..planning import (
     make_planner,
     profile,
 )
+from ..planning.futures import FuturesConfig, across_futures
 from ..vjepa.device import MAY_DIFFER, prepare
 from ..vjepa.recipes import TrainConfig, load_world_model
 from ..vjepa.world_model import WorldModel
@@ -122,6 +123,8 @@ class Config:
     """Receding horizon; the action block is each model's own."""
     cost: LatentCost = field(default_factory=lambda: suite.COST)
     """What the planner minimises."""
+    futures: FuturesConfig = field(default_factory=FuturesConfig)
+    """What it makes of several futures, of models that imagine some."""
     films: int = 2
     """Filmed hits, and misses, per model."""
     report: bool = False
@@ -237,7 +240,10 @@ def _agent(config: Config, dynamics: LatentDynamics, block: int, search: SearchC
     mpc = replace(config.mpc, action_block=block)
     width = dynamics.action_dim // (block if mpc.hold else 1)
     search, support = _supported(config, search, width)
-    return MPCAgent(dynamics, make_planner(search, width, config.cost, support), mpc)
+    several = isinstance(dynamics, WorldModel) and dynamics.config.futures.on
+    ways = config.futures if several else FuturesConfig()
+    dynamics, cost = across_futures(dynamics, config.cost, ways)
+    return MPCAgent(dynamics, make_planner(search, width, cost, support), mpc)
 
 
 def _supported(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,12 +26,14 @@ from .diagnostics import rankme
 from .dynamics_config import DynamicsConfig, objective
 from .encoder import TubeletEncoder
 from .engine import fit
+from .futures import FuturePredictor
 from .objectives.latents import Latents
 from .objectives.objective import Objective
 from .world_model import WorldModel
 
 _NAMES = {"regress": "teacher", "multistep": "rollout"}
 _PROVIDES = ("pred", "target", "rollout", "rollout_target", "sequence", "actions")
+_OF_FUTURES = ("router", "winner", "log_std")
 
 
 def build(config: DynamicsConfig, encoder: TubeletEncoder | None = None) -> WorldModel:
@@ -48,7 +50,7 @@ def build(config: DynamicsConfig, encoder: TubeletEncoder | None = None) -> Worl
         model = WorldModel(config.model)
         model.objective = Objective(
             objective(config),
-            _PROVIDES,
+            _PROVIDES + (_OF_FUTURES if config.model.futures.on else ()),
             seed=config.seed,
             latent_dim=config.model.latent_dim,
             action_dim=model.action_dim,
@@ -89,10 +91,28 @@ def dynamics_losses(
         actions=actions,
         target=(z[:, 1:],),
         rollout_target=z[:, 1:],
-        pred=(model.predictor(z[:, :-1], actions),) if "pred" in terms.needs else None,
-        rollout=model.predictor.rollout(z[:, :1], actions) if "rollout" in terms.needs else None,
+        **_predictions(model, config, z, actions, terms.needs, step),
     )
     return {_NAMES.get(str(name), str(name)): value for name, value in terms(known).items()}
+
+
+def _predictions(
+    model: WorldModel,
+    config: DynamicsConfig,
+    z: Tensor,
+    actions: Tensor,
+    needs: frozenset[str],
+    step: int,
+) -> dict[str, Any]:
+    """The fields of Latents that the predictor makes of a window's latents."""
+    predictor = model.predictor
+    if isinstance(predictor, FuturePredictor):
+        generator = torch_generator(config.seed, "futures", step)
+        return predictor.learning(z, actions, needs, loss=config.loss, generator=generator)
+    return {
+        "pred": (predictor(z[:, :-1], actions),) if "pred" in needs else None,
+        "rollout": predictor.rollout(z[:, :1], actions) if "rollout" in needs else None,
+    }
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from typing import Literal
 
 from ..core.errors import ConfigError
 from .engine import LoopConfig
+from .objectives.futures import LikelihoodConfig, RouterConfig
 from .objectives.objective import ObjectiveConfig
 from .objectives.regress import MultistepConfig, RegressConfig
 from .objectives.sigreg import SigregConfig
@@ -84,6 +85,11 @@ class DynamicsConfig:
                 "teacher_weight = rollout_weight = 0: nothing would train the predictor; "
                 "give one of them a positive weight"
             )
+        if self.model.futures.kind == "gaussian" and not self.teacher_weight:
+            raise ConfigError(
+                "teacher_weight = 0: the spread of model.futures.kind = 'gaussian' is learnt by "
+                "the one-step loss; give it a positive weight"
+            )
         if self.model.latent == "tokens" and not self.freeze_encoder:
             raise ConfigError(
                 'model.latent = "tokens" with a trained encoder would collapse: nothing keeps the '
@@ -109,6 +115,7 @@ class DynamicsConfig:
 
 def objective(config: DynamicsConfig) -> ObjectiveConfig:
     """The terms that the weights of ``config`` turn on."""
+    z = config.model.futures
     c, vector = config, config.model.latent == "vector"
     spread = VicregConfig(
         on="sequence", std=c.std_weight, cov=c.cov_weight, inv=0, cov_norm="pairs"
@@ -117,7 +124,9 @@ def objective(config: DynamicsConfig) -> ObjectiveConfig:
     tempsim = TempsimConfig(kind=c.tempsim, weight=c.tempsim_weight)
     return ObjectiveConfig(
         target=TargetConfig(kind="shared"),
-        regress=RegressConfig(kind=c.loss, weight=c.teacher_weight) if c.teacher_weight else None,
+        regress=RegressConfig(kind=c.loss, weight=c.teacher_weight)
+        if c.teacher_weight and z.kind != "gaussian"
+        else None,
         multistep=MultistepConfig(kind=c.loss, weight=c.rollout_weight)
         if c.rollout_weight
         else None,
@@ -125,4 +134,6 @@ def objective(config: DynamicsConfig) -> ObjectiveConfig:
         vicreg=spread if c.std_weight or c.cov_weight else None,
         tempsim=tempsim if c.tempsim_weight else None,
         idm=IdmConfig(weight=c.idm_weight) if c.idm_weight else None,
+        router=RouterConfig(weight=z.router_weight, balance=z.balance) if z.codes else None,
+        likelihood=LikelihoodConfig(weight=c.teacher_weight) if z.kind == "gaussian" else None,
     )

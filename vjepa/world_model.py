@@ -27,6 +27,8 @@ from ..core.errors import ConfigError
 from ..core.latent import Latent
 from .action_predictor import ActionPredictor, ActionPredictorConfig
 from .encoder import EncoderConfig, TubeletEncoder
+from .futures import FuturePredictor, make_predictor
+from .futures_config import FuturesConfig, How
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,8 @@ class WorldModelConfig:
     """Tubelet encoder."""
     predictor: ActionPredictorConfig = field(default_factory=ActionPredictorConfig)
     """Action-conditioned predictor."""
+    futures: FuturesConfig = field(default_factory=FuturesConfig)
+    """A latent variable: several futures of one context and action. None by default."""
     latent: Literal["vector", "tokens"] = "vector"
     """One vector per observation, or a grid of tokens."""
     latent_dim: int = 32
@@ -105,8 +109,9 @@ class WorldModel(nn.Module):
             latent_dim, latent_grid = c.encoder.width, (grid.h // c.pool, grid.w // c.pool)
         self.latent_dim = latent_dim
         self.action_dim = c.action_dim * c.action_block
-        self.predictor = ActionPredictor(
+        self.predictor = make_predictor(
             c.predictor,
+            c.futures,
             latent_dim=latent_dim + c.proprio_dim,
             action_dim=self.action_dim,
             grid=latent_grid,
@@ -214,9 +219,47 @@ class WorldModel(nn.Module):
             start = torch.cat([start, felt], dim=-1)
         return self.part(self.predictor.rollout_candidates(start, past, actions))
 
+    def rollout_futures(
+        self,
+        context: Latent,
+        actions: Tensor,
+        *,
+        how: How = "sample",
+        count: int = 8,
+        seed: int = 0,
+    ) -> tuple[Latent, Tensor]:
+        """Several imagined futures of each candidate; :meth:`rollout` gives the most probable one.
+
+        Args:
+            context, actions: as of :meth:`rollout`. how, count, seed: which futures, see
+                :meth:`.futures.FuturePredictor.imagine`.
+
+        Returns:
+            latents ``[B, S, F, H, n, d]`` and weights ``[B, S, F]`` of sum 1; F = 1 without a z.
+        """
+        predictor = self.predictor
+        if not isinstance(predictor, FuturePredictor):
+            one = self.rollout(context, actions).map(lambda x: x.unsqueeze(2))
+            return one, one.tokens.new_ones(one.tokens.shape[:3])
+        start = context.tokens
+        if context.proprio is not None:  # standardised already
+            felt = context.proprio.unsqueeze(-2).expand(*start.shape[:-1], -1)
+            start = torch.cat([start, felt], dim=-1)
+        found, weights = predictor.imagine(
+            start, actions.to(start.dtype), how=how, count=count, seed=seed
+        )
+        return self.part(found), weights
+
+    @property
+    def codes(self) -> int:
+        """How many futures ``how = "hold"`` gives."""
+        return max(1, self.config.futures.codes)
+
     def candidate_bytes(self, horizon: int, *, gradient: bool = False) -> int:
         """Memory that one candidate of :meth:`rollout` takes; see :func:`candidate_bytes`."""
-        return candidate_bytes(self.predictor, horizon, gradient=gradient)
+        inner = self.predictor
+        body = inner.body if isinstance(inner, FuturePredictor) else inner
+        return candidate_bytes(body, horizon, gradient=gradient)
 
     def _pixels(self, obs: Mapping[str, Any], frames: tuple[int, ...]) -> Tensor:
         """``obs["pixels"]`` on the model's device, if uint8 ``[B, *frames, H, W, 3]``."""

@@ -10,11 +10,13 @@ how far it rolls out) and take the encoder they are given. What they differ in i
 | pldm | trained | vector | AdaLN | rollout + variance, covariance, slowness, inverse dynamics |
 | dino-wm | frozen | tokens | concatenation | one step |
 | vjepa2-ac | frozen | tokens | tokens | one step + two-step rollout, L1 |
+| lewm_z | trained | vector | AdaLN | lewm, by the nearest of eight futures + router |
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ..core.config import did_you_mean
 from ..core.errors import ConfigError
@@ -23,6 +25,7 @@ from .action_predictor import ActionPredictorConfig
 from .dynamics import DynamicsConfig
 from .encoder import EncoderConfig
 from .engine import LoopConfig
+from .futures_config import FuturesConfig
 from .optim import OptimConfig
 from .world_model import WorldModelConfig
 
@@ -192,6 +195,31 @@ def vjepa2_ac(encoder: EncoderConfig) -> DynamicsConfig:
     )
 
 
+def lewm_z(encoder: EncoderConfig) -> DynamicsConfig:
+    """LeWM with a latent variable of eight codes: several futures of one context and action
+    (:mod:`.futures`), for worlds that are not decided by what is seen and done."""
+    base = lewm(encoder)
+    return replace(base, model=replace(base.model, futures=FuturesConfig(count=8)))
+
+
+def z_debug(encoder: EncoderConfig) -> DynamicsConfig:
+    """As lewm_z in seconds on a CPU: to see that everything runs."""
+    return DynamicsConfig(
+        model=WorldModelConfig(
+            encoder=encoder,
+            latent="vector",
+            latent_dim=16,
+            head_width=32,
+            predictor=ActionPredictorConfig(width=32, depth=1, heads=2),
+            futures=FuturesConfig(count=3, width=16),
+        ),
+        horizon=2,
+        sigreg_slices=32,
+        batch_size=8,
+        loop=LoopConfig(steps=20, log_every=1, report_every=10, save_every=10),
+    )
+
+
 def _adamw(lr: float, decay: float) -> OptimConfig:
     return OptimConfig(
         lr=lr,
@@ -212,6 +240,8 @@ WORLD_MODELS: dict[str, Callable[[EncoderConfig], DynamicsConfig]] = {
     "pldm": pldm,
     "dino-wm": dino_wm,
     "vjepa2-ac": vjepa2_ac,
+    "lewm_z": lewm_z,
+    "z_debug": z_debug,
 }
 
 

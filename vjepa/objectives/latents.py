@@ -20,7 +20,7 @@ Source = Literal["views", "sequence", "online", "means"]
 class Latents:
     """Predictions, targets and latents of one step; a field that a method lacks stays ``None``.
 
-    All tensors are floating point; B is the batch of this process.
+    All tensors but ``winner`` are floating point; B is the batch of this process.
     """
 
     step: int = 0
@@ -53,6 +53,12 @@ class Latents:
     """Predictions ``[B, K, ..., D]`` of 1, 2, … K steps ahead, each from the one before."""
     rollout_target: Tensor | None = None
     """What ``rollout`` should be; same shape."""
+    router: Tensor | None = None
+    """Logits ``[B, T, K]`` of which code of a latent variable will come nearest."""
+    winner: Tensor | None = None
+    """The code int64 ``[B, T]`` that did."""
+    log_std: tuple[Tensor, ...] | None = None
+    """Log deviations of a Gaussian around each of ``pred``; same shapes."""
 
     @property
     def device_type(self) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ...core.errors import ConfigError
 from .feedback import Feedback, FeedbackConfig
+from .futures import Likelihood, LikelihoodConfig, Router, RouterConfig
 from .latents import FIELDS, Latents
 from .regress import (
     ContextConfig,
@@ -50,6 +51,10 @@ class ObjectiveConfig:
     """Latents change slowly, or straight."""
     idm: IdmConfig | None = None
     """Actions can be read from latents."""
+    router: RouterConfig | None = None
+    """Which code of a latent variable comes nearest can be told beforehand."""
+    likelihood: LikelihoodConfig | None = None
+    """Targets are likely under a Gaussian around predictions."""
     feedback: FeedbackConfig | None = None
     """Predictions are judged against the law of the targets."""
 
@@ -74,6 +79,8 @@ TERMS: dict[str, type[Term]] = {
     "vicreg": Vicreg,
     "tempsim": TemporalSimilarity,
     "idm": InverseDynamics,
+    "router": Router,
+    "likelihood": Likelihood,
     "feedback": Feedback,  # last: its weight follows from the gradient of what is before it
 }
 
