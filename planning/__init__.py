@@ -4,6 +4,7 @@ Knows no model and no environment: anything with ``encode``, ``encode_goal`` and
 (:class:`LatentDynamics`) can be planned with.
 """
 
+from .amortised import Amortised, AmortisedConfig
 from .categorical import CategoricalCEM, CategoricalConfig
 from .cem import CEM, CEMConfig
 from .costs import LatentCost
@@ -13,6 +14,7 @@ from .icem import ICEM, ICEMConfig
 from .mpc import MPCAgent, MPCConfig, PlanRecord, profile
 from .mppi import MPPI, MPPIConfig
 from .planners import PLANNERS, make_planner
+from .proposals import Proposer
 from .protocol import Cost, Generators, HeldActions, LatentDynamics, Observation, Plan, Planner
 from .search import SearchConfig
 from .shooting import RandomShooting, ShootingConfig
@@ -28,6 +30,8 @@ __all__ = [
     "ActionSupport",
     "Adam",
     "AdamConfig",
+    "Amortised",
+    "AmortisedConfig",
     "CEMConfig",
     "CategoricalCEM",
     "CategoricalConfig",
@@ -47,6 +51,7 @@ __all__ = [
     "Plan",
     "PlanRecord",
     "Planner",
+    "Proposer",
     "RandomShooting",
     "SearchConfig",
     "ShootingConfig",

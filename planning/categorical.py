@@ -47,6 +47,7 @@ class CategoricalConfig(SearchConfig):
 
     def _checks(self) -> dict[str, bool]:
         return super()._checks() | {
+            f"propose = {self.propose}: categorical actions have no proposals": not self.propose,
             f"choices = {self.choices}, levels = {self.levels}: give one of them": (
                 bool(self.choices) != bool(self.levels)
             ),

@@ -39,6 +39,10 @@ class HybridConfig(CEMConfig):
         )
         return "what CEM and one gradient need of their shares", int(least) + 1
 
+    @property
+    def first_stage(self) -> tuple[int, float]:
+        return max(self.elites, 1) + 1, 1 - self.refine_share
+
     def _checks(self) -> dict[str, bool]:
         share = f"refine_share = {self.refine_share}: must be in (0, 1)"
         if not 0 < self.refine_share < 1:

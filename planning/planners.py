@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..core.errors import PlanningError
+from .amortised import Amortised, AmortisedConfig
 from .categorical import CategoricalCEM, CategoricalConfig
 from .cem import CEM, CEMConfig
 from .gradient import PGD, Adam, AdamConfig, PGDConfig
@@ -24,6 +25,7 @@ PLANNERS: dict[str, tuple[type[SearchConfig], type[Search]]] = {
     "adam": (AdamConfig, Adam),
     "hybrid": (HybridConfig, Hybrid),
     "categorical": (CategoricalConfig, CategoricalCEM),
+    "amortised": (AmortisedConfig, Amortised),
 }
 """Name: (config, planner), for actions of any width."""
 

@@ -125,9 +125,13 @@ class HeldActions:
         return self.dynamics.rollout(context, self.expand(actions))
 
     def __getattr__(self, name: str) -> Any:
-        """``candidate_bytes`` of the dynamics, if it has it: its candidates are ours."""
+        """``candidate_bytes`` of the dynamics, if it has it: its candidates are ours; and its
+        proposals, if it makes some: the mean action of each block is held."""
         if name == "candidate_bytes":
             return getattr(self.dynamics, name)
+        if name == "propose":
+            propose = getattr(self.dynamics, name)
+            return lambda *problem: propose(*problem).unflatten(-1, (self.block, -1)).mean(-2)
         raise AttributeError(name)
 
     def expand(self, actions: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, ClassVar
 
 import torch
@@ -16,6 +17,7 @@ from .bounds import ActionBounds
 from .budget import Budget
 from .candidates import Evaluator, check_problem
 from .costs import LatentCost
+from .proposals import cheapest_start
 from .protocol import Cost, Generators, LatentDynamics, Plan
 from .support import ActionSupport
 
@@ -49,6 +51,10 @@ class SearchConfig:
     max_seconds: float | None = None
     """Budget of wall-clock seconds per plan, all problems together; None for no limit. What was
     found until then is returned, so plans depend on the machine's speed."""
+    propose: tuple[int, ...] = ()
+    """Numbers of model steps for which the model's own head is asked for actions (a model trained
+    with one): the search begins at the cheapest of these and the warm start. Empty: at the latter.
+    Their evaluation counts as model calls."""
 
     def __post_init__(self) -> None:
         wrong = [message for message, fine in self._checks().items() if not fine]
@@ -60,6 +66,12 @@ class SearchConfig:
         """The smallest budget of model calls that the search works with: a formula, its value."""
         return "horizon", self.horizon
 
+    @property
+    def first_stage(self) -> tuple[int, float]:
+        """Candidates that the search needs after its start was chosen, and the share of a budget
+        that these may use."""
+        return ceil(self.least_calls[1] / self.horizon), 1.0
+
     def _checks(self) -> dict[str, bool]:
         """Messages about values, and whether the value is fine."""
         formula, least = self.least_calls
@@ -69,6 +81,9 @@ class SearchConfig:
             "None": self.max_model_calls is None or self.max_model_calls >= least,
             f"max_seconds = {self.max_seconds}: must be above 0 and finite, or None": (
                 self.max_seconds is None or 0 < self.max_seconds < float("inf")
+            ),
+            f"propose = {self.propose}: numbers of steps, each 1 or more": (
+                all(steps >= 1 for steps in self.propose)
             ),
         }
         for name in ("chunk", "max_bytes"):
@@ -94,6 +109,7 @@ class Search:
     """
 
     differentiates: ClassVar[bool] = False
+    begins_with_proposals: ClassVar[bool] = True
     clock: Callable[[], float] = staticmethod(time.perf_counter)
 
     def __init__(
@@ -149,8 +165,19 @@ class Search:
                 warm_start = torch.zeros(len(goal.tokens), self.horizon, self.action_dim)
             start = warm_start.to(goal.tokens.device, torch.float32)
             bounds = self.bounds.to(start.device)
-            actions, cost, found = self._search(evaluate, bounds.project(start), bounds, generator)
+            start = self._start(evaluate, bounds.project(start), bounds)
+            actions, cost, found = self._search(evaluate, start, bounds, generator)
         return finished(actions, cost, found, evaluate)
+
+    def _start(self, evaluate: Evaluator, start: Tensor, bounds: ActionBounds) -> Tensor:
+        """Where the search begins: at ``start [B, H, A]``, or at a cheaper proposal."""
+        c = self._settings
+        if not c.propose or not self.begins_with_proposals:
+            return start
+        reserve, evaluate.share = c.first_stage
+        found = cheapest_start(evaluate, start, c.propose, bounds, reserve=reserve)
+        evaluate.share = 1.0
+        return found
 
     def _search(
         self, evaluate: Evaluator, start: Tensor, bounds: ActionBounds, generator: Generators

@@ -36,6 +36,15 @@ class LinearDynamics:
             steps.append(torch.cat([state, self.effort**0.5 * action], -1))
         return Latent(torch.stack(steps, 2)[:, :, :, None])
 
+    def propose(self, context, goal, steps, horizon):
+        """A part of the way in each step: rough, but in the right direction."""
+        a, b = (torch.tensor(matrix, dtype=torch.float32) for matrix in (self.a, self.b))
+        gap = goal.tokens[:, 0, :4] - context.tokens[:, -1, 0] @ a.T
+        move = gap @ torch.linalg.pinv(b).T
+        counts = torch.as_tensor(steps, dtype=torch.float32)
+        now = torch.arange(horizon) < counts[:, None]  # [K, H]
+        return move[:, None, None] * (now / counts[:, None])[None, :, :, None]
+
     def least_squares(self, start, goal, horizon):
         """Matrix and right-hand side whose residual's square is the LQ cost times a constant."""
         width, rows, right = self.action_dim, [], []
