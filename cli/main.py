@@ -26,6 +26,7 @@ VERBS = {
     "collect": "record interaction episodes in a MuJoCo environment as video and trajectories",
     "pretrain": "train an encoder on videos or images without labels (V-JEPA, LeJEPA, …)",
     "train": "train an action-conditioned world model on collected trajectories",
+    "amortise": "add a head that proposes actions to a trained world model",
     "plan": "reach image goals with a world model and a planner, and measure success",
     "bench": "run a suite: environments x models x planners x seeds, one table of results",
     "evaluate": "judge a frozen encoder by probes on labelled clips, beside floors",

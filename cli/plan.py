@@ -21,6 +21,7 @@ from ..planning import (
     PLANNERS,
     ActionSupport,
     AdamConfig,
+    AmortisedConfig,
     CategoricalConfig,
     CEMConfig,
     HybridConfig,
@@ -72,9 +73,9 @@ class Config:
     """Evaluate the floors."""
     oracle: bool = True
     """Evaluate the planner with the simulator as its model (by CEM, if it needs gradients)."""
-    planner: Literal["cem", "icem", "mppi", "shooting", "categorical", "adam", "pgd", "hybrid"] = (
-        "cem"
-    )
+    planner: Literal[
+        "cem", "icem", "mppi", "shooting", "categorical", "adam", "pgd", "hybrid", "amortised"
+    ] = "cem"
     """Which planner; its settings are the flags of its name."""
     support: Literal["bounds", "range", "quantile", "density"] = "bounds"
     """Where plans must stay: the planner's own bounds; the range of the training actions; the range
@@ -119,6 +120,8 @@ class Config:
         )
     )
     """CEM, then Adam."""
+    amortised: AmortisedConfig = field(default_factory=lambda: AmortisedConfig(**_SHARED))
+    """What the model's head proposes, without search (models of `tubelet amortise`)."""
     mpc: MPCConfig = field(default_factory=lambda: suite.MPC_CONFIG)
     """Receding horizon; the action block is each model's own."""
     cost: LatentCost = field(default_factory=lambda: suite.COST)
@@ -214,8 +217,9 @@ def _methods(config: Config, models: dict[str, WorldModel]) -> list[suite.Method
     ]
     if config.oracle:
         search, name = config.search, "simulator oracle"
-        if PLANNERS[config.planner][1].differentiates:
-            search, name = config.cem, f"{name} (CEM)"  # the simulator has no gradient
+        if PLANNERS[config.planner][1].differentiates or config.planner == "amortised":
+            search, name = config.cem, f"{name} (CEM)"  # the simulator has no gradient, and no head
+        search = replace(search, propose=())
         block = first.config.action_block
         dynamics = SimulatorDynamics(make(config.env, render_obs=False), action_block=block)
         agent = _agent(config, dynamics, block, search)

@@ -29,7 +29,8 @@ from .engine import fit
 from .futures import FuturePredictor
 from .objectives.latents import Latents
 from .objectives.objective import Objective
-from .world_model import WorldModel
+from .proposer import JOINT_GROUP, hindsight_loss
+from .world_model import WorldModel, flat_state
 
 _NAMES = {"regress": "teacher", "multistep": "rollout"}
 _PROVIDES = ("pred", "target", "rollout", "rollout_target", "sequence", "actions")
@@ -93,7 +94,11 @@ def dynamics_losses(
         rollout_target=z[:, 1:],
         **_predictions(model, config, z, actions, terms.needs, step),
     )
-    return {_NAMES.get(str(name), str(name)): value for name, value in terms(known).items()}
+    found = {_NAMES.get(str(name), str(name)): value for name, value in terms(known).items()}
+    if model.proposer is not None:
+        tried = _proposals(model, z, actions, step, config.seed)
+        found |= {"proposer": tried, "loss": found["loss"] + tried}
+    return found
 
 
 def _predictions(
@@ -113,6 +118,16 @@ def _predictions(
         "pred": (predictor(z[:, :-1], actions),) if "pred" in needs else None,
         "rollout": predictor.rollout(z[:, :1], actions) if "rollout" in needs else None,
     }
+
+
+def _proposals(model: WorldModel, z: Tensor, actions: Tensor, step: int, seed: int) -> Tensor:
+    """The loss of the head that proposes actions: of windows ``z [B, H + 1, n, d + P]``, whose
+    later latents are the goals."""
+    assert model.proposer is not None
+    known = model.part(z.detach() if model.proposer.config.detach else z)
+    generator = torch_generator(seed, "proposer", step)
+    states, goals = flat_state(known), known.tokens.flatten(-2)
+    return hindsight_loss(model.proposer, states, goals, actions, generator=generator)
 
 
 @torch.no_grad()
@@ -194,6 +209,8 @@ def train_dynamics(
     if config.freeze_encoder and encoder is None:
         raise ConfigError("freeze_encoder = true needs an encoder: name a pretraining run")
     model = build(config, encoder).to(device)
+    if model.proposer is not None:
+        model.proposer.own_group = dict(JOINT_GROUP)  # and no part of the gradient's norm
     if standardise_on is not None:
         model.standardise(standardise_on.to(device))
     if standardise_proprio_on is not None:

@@ -14,7 +14,7 @@ Either works on an encoder that is trained with the rest or frozen (V-JEPA 2-AC'
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from .action_predictor import ActionPredictor, ActionPredictorConfig
 from .encoder import EncoderConfig, TubeletEncoder
 from .futures import FuturePredictor, make_predictor
 from .futures_config import FuturesConfig, How
+from .proposer import Proposer, ProposerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,8 @@ class WorldModelConfig:
     proprio_dim: int = 0
     """Width P of the proprioception that the dynamics know and predict beside the latent; 0: pixels
     alone. Joined to every token's features, as in DINO-WM (arXiv 2411.04983)."""
+    proposer: ProposerConfig | None = None
+    """A head that proposes actions towards a goal, for planners that begin there."""
 
     def __post_init__(self) -> None:
         grid = self.encoder.grid(self.encoder.tubelet, self.image_size, self.image_size)
@@ -119,6 +122,12 @@ class WorldModel(nn.Module):
         if c.proprio_dim:
             self.register_buffer("proprio_mean", torch.zeros(c.proprio_dim))
             self.register_buffer("proprio_std", torch.ones(c.proprio_dim))
+        self.proposer: Proposer | None = None
+        if c.proposer is not None:
+            flat = latent_dim * latent_grid[0] * latent_grid[1]
+            widths = {"state_dim": flat + c.proprio_dim, "goal_dim": flat}
+            with torch.random.fork_rng(devices=[]):  # other weights are as they are without it
+                self.proposer = Proposer(c.proposer, **widths, action_dim=self.action_dim)
 
     def tokens(self, frames: Tensor) -> Tensor:
         """Encoder tokens ``[B, N, D]`` of observations uint8 ``[B, k, H, W, 3]``."""
@@ -255,6 +264,20 @@ class WorldModel(nn.Module):
         """How many futures ``how = "hold"`` gives."""
         return max(1, self.config.futures.codes)
 
+    def propose(self, context: Latent, goal: Latent, steps: Sequence[int], horizon: int) -> Tensor:
+        """Actions ``[B, K, H, A]`` towards the goal in each of K numbers of model steps.
+
+        Raises:
+            ConfigError: the model has no such head, or one of shorter chunks.
+        """
+        if self.proposer is None:
+            raise ConfigError(
+                "this model has no head that proposes actions: `tubelet amortise` adds one to a "
+                "trained model; or plan without (propose = ())"
+            )
+        state = flat_state(context.map(lambda x: x[:, -1]))
+        return self.proposer.propose(state, goal.tokens.flatten(1), steps, horizon)
+
     def candidate_bytes(self, horizon: int, *, gradient: bool = False) -> int:
         """Memory that one candidate of :meth:`rollout` takes; see :func:`candidate_bytes`."""
         inner = self.predictor
@@ -275,6 +298,13 @@ class WorldModel(nn.Module):
                 f"model wants uint8 [B, {', '.join(map(str, wanted))}]"
             )
         return pixels.to(self.token_mean.device)
+
+
+def flat_state(latent: Latent) -> Tensor:
+    """What the proposer knows of now, ``[..., S]``: tokens ``[..., n, d]`` side by side, and
+    proprioception."""
+    tokens = latent.tokens.flatten(-2)
+    return tokens if latent.proprio is None else torch.cat([tokens, latent.proprio], dim=-1)
 
 
 def candidate_bytes(

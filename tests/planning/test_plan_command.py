@@ -22,6 +22,7 @@ TINY = {
     "adam": ["--adam.iterations", "2", "--adam.restarts", "2"],
     "pgd": ["--pgd.iterations", "2", "--pgd.restarts", "2"],
     "hybrid": ["--hybrid.samples", "12", "--hybrid.refine-iterations", "2"],
+    "amortised": ["--amortised.samples", "2"],
 }
 
 

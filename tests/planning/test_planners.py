@@ -41,6 +41,7 @@ SMALL = {
         "iterations": 4,
         "levels": (-0.2, 0.0, 0.3),
     },
+    "amortised": {"samples": 20, "std": 0.5},
 }
 CONTINUOUS = [name for name in PLANNERS if name != "categorical"]
 WIDTH, HORIZON = 4, 3
@@ -64,6 +65,9 @@ class Recorder:
     def rollout(self, context, actions):
         self.seen.append(actions)
         return self.dynamics.rollout(context, actions)
+
+    def propose(self, *problem):
+        return self.dynamics.propose(*problem)
 
     def spent(self):
         """Model calls per problem: a differentiated prediction counts as three."""
@@ -309,6 +313,9 @@ class Broken:
         broken = (actions[..., 0, 0] > 0) | self.always
         trajectory = self.dynamics.rollout(context, actions)
         return trajectory.map(lambda x: torch.where(broken[:, :, None, None, None], torch.nan, x))
+
+    def propose(self, *problem):
+        return self.dynamics.propose(*problem)
 
 
 @pytest.mark.parametrize("name", PLANNERS)
