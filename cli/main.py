@@ -4,6 +4,7 @@ Each verb is a module beside this one with a frozen dataclass ``Config`` (its fi
 their docstrings the help) and ``run(config) -> int``. Only the chosen verb's module is imported.
 Flags win over ``--config file.toml``, which wins over the defaults. A module may have ``PRESETS``,
 name -> a function that makes a ``Config``: ``--preset name`` then takes the place of the defaults.
+Presets may be of further classes with other flags; ``config_class(path)`` then tells a file's.
 
 Exit codes: what ``run`` returns; 2 for a user error (one line on stderr); 130 for Ctrl-C.
 """
@@ -88,7 +89,9 @@ def _run(verb: str, args: list[str]) -> int:
         known = ", ".join(VERBS)
         raise ConfigError(f"unknown verb {verb!r}{did_you_mean(verb, VERBS)} (verbs: {known})")
     module = importlib.import_module(f".{verb.replace('-', '_')}", __package__)
-    return module.run(parse(module.Config, args, verb, getattr(module, "PRESETS", {})))
+    presets = getattr(module, "PRESETS", {})
+    config_class = getattr(module, "config_class", None)
+    return module.run(parse(module.Config, args, verb, presets, config_class))
 
 
 def parse(
@@ -96,8 +99,12 @@ def parse(
     args: list[str],
     verb: str,
     presets: Mapping[str, Callable[[], Any]] = MappingProxyType({}),
+    config_class: Callable[[str], type[Any]] | None = None,
 ) -> Any:
     """Build the config ``cls`` from flags, on top of ``--config FILE`` or ``--preset NAME``.
+
+    A preset may be of another class than ``cls``, whose flags then are the verb's; of a file,
+    ``config_class`` says of which it is.
 
     Raises :class:`ConfigError` for a bad file or an impossible value; ill-formed flags print
     tyro's explanation and raise ``SystemExit(2)``, ``--help`` raises ``SystemExit(0)``.
@@ -110,12 +117,14 @@ def parse(
         raise ConfigError("--config and --preset both set everything: give one of them")
     default: Any = tyro.MISSING_NONPROP
     if path is not None:
+        cls = config_class(path) if config_class else cls
         default = load_config(cls, path)
     if preset is not None:
         if preset not in presets:
             hint = did_you_mean(preset, presets)
             raise ConfigError(f"unknown preset {preset!r}{hint} (presets: {', '.join(presets)})")
         default = presets[preset]()
+        cls = type(default)
     also = f"--preset NAME starts from one of {', '.join(presets)}; " if presets else ""
     return tyro.cli(
         cls,

@@ -1,7 +1,9 @@
-"""``tubelet pretrain``: an encoder from a folder of videos or images, here or on a cluster."""
+"""``tubelet pretrain``: an encoder from a folder of videos or images, here or on a cluster; or, by
+preset, from point clouds or skeletons."""
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import Literal
 
 from ..benchmarks.online_probe import OnlineProbeConfig, online_probe
 from ..vjepa import presets
+from ..vjepa.modalities.presets import PRESETS as TOKEN_PRESETS
+from ..vjepa.modalities.recipe import TokenRunConfig, pretrain_tokens, run_preset
 from ..vjepa.parallel import rank
 from ..vjepa.recipes import PretrainRunConfig, pretrain_encoder
 from .slurm import SlurmConfig, submit
@@ -31,11 +35,24 @@ def _preset(name: str) -> Config:
     return Config(train=presets.preset(name), clips=presets.clips(name))
 
 
-PRESETS = {name: partial(_preset, name) for name in presets.PRESETS}
+PRESETS = {name: partial(_preset, name) for name in presets.PRESETS} | {
+    name: partial(run_preset, name) for name in TOKEN_PRESETS
+}
 
 
-def run(config: Config) -> int:
+def config_class(path: str) -> type[Config] | type[TokenRunConfig]:
+    """Whose fields a config file has: those of point clouds and skeletons name one of these."""
+    try:
+        train = tomllib.loads(Path(path).read_text(encoding="utf-8")).get("train", {})
+    except (OSError, ValueError):
+        return Config  # reading it as such says what is wrong
+    return TokenRunConfig if {"points", "skeletons"} & set(train) else Config
+
+
+def run(config: Config | TokenRunConfig) -> int:
     """Train and say what came of the corpus and the encoder, or submit a job that does."""
+    if isinstance(config, TokenRunConfig):
+        return _tokens(config)
     names = [f.name for f in fields(PretrainRunConfig)]
     training = PretrainRunConfig(**{name: getattr(config, name) for name in names})
     if config.executor == "here":
@@ -67,3 +84,13 @@ def pretrain(config: PretrainRunConfig, probe: OnlineProbeConfig) -> None:
     print((out / "corpus.txt").read_text(encoding="utf-8"), end="")
     print(f"encoder: {(out / 'verdict.txt').read_text(encoding='utf-8').strip()}")
     print(f"run: {out}")
+
+
+def _tokens(config: TokenRunConfig) -> int:
+    pretrain_tokens(config)
+    if rank() == 0:
+        out = Path(config.out)
+        print((out / "data.txt").read_text(encoding="utf-8"), end="")
+        print(f"encoder: {(out / 'verdict.txt').read_text(encoding='utf-8').strip()}")
+        print(f"run: {out}")
+    return 0

@@ -74,6 +74,9 @@ class MaskedJob(NamedTuple):
     """int64 ``[B, M]``."""
     mask_index: int
     """Which mask token stands in for the targets."""
+    places: tuple[Tensor, Tensor] | None = None
+    """Position embeddings ``[B, K, W]`` and ``[B, M, W]`` of context and targets, for tokens that
+    lie on no grid; they take the place of the config's positions."""
 
 
 class MaskedPredictor(nn.Module):
@@ -168,6 +171,9 @@ class MaskedPredictor(nn.Module):
         x = torch.cat([self.embed(job.context), mask.to(job.context.dtype)], dim=1)
         if c.modality:
             x = x + (self.image_mark if image else self.video_mark)
+        if job.places is not None:  # then order says nothing
+            x = x + torch.cat(job.places, dim=1).to(x.dtype)
+            return x, None, torch.arange(x.shape[1], device=x.device).expand(len(x), -1)
         ids, order = torch.cat([job.context_ids, job.target_ids], dim=1).sort(dim=1)
         if ids.device.type == "cpu" and ids.numel() and int(ids[:, -1].max()) >= grid.size:
             raise ConfigError(f"token id {int(ids.max())} lies outside the grid {tuple(grid)}")

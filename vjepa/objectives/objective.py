@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.errors import ConfigError
+from .centred import Centred, CentredConfig
 from .feedback import Feedback, FeedbackConfig
 from .futures import Likelihood, LikelihoodConfig, Router, RouterConfig
 from .latents import FIELDS, Latents
@@ -37,6 +38,8 @@ class ObjectiveConfig:
     """Where targets come from; the driver makes them."""
     regress: RegressConfig | None = None
     """Predictions of masked tokens, or of the next step."""
+    centred: CentredConfig | None = None
+    """Predictions of masked tokens, as distributions over channels."""
     context: ContextConfig | None = None
     """Predictions of visible tokens."""
     views: ViewsConfig | None = None
@@ -72,6 +75,7 @@ class ObjectiveConfig:
 
 TERMS: dict[str, type[Term]] = {
     "regress": Regress,
+    "centred": Centred,
     "context": ContextRegress,
     "views": Views,
     "multistep": Multistep,

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from ...core.config import did_you_mean
 from ...core.errors import ConfigError
+from .centred import CentredConfig
 from .feedback import FeedbackConfig, Kind
 from .objective import ObjectiveConfig
 from .regress import ContextConfig, MultistepConfig, RegressConfig, ViewsConfig
@@ -152,6 +153,24 @@ def jedi(
     return replace(vjepa2(momentum=momentum), feedback=FeedbackConfig(kind=kind))
 
 
+def pointjepa(*, momentum: tuple[float, float] = (0.9995, 0.99999)) -> ObjectiveConfig:
+    """Point-JEPA, arXiv 2404.16432: smooth L1 (beta 2) to layer-normed tokens of a moving average,
+    0.9995 to 0.99999. Its masks, tokens and positions are in :mod:`tubelet.vjepa.modalities`."""
+    return ObjectiveConfig(
+        target=TargetConfig(momentum=momentum, norm="layer"),
+        regress=RegressConfig(kind="smooth_l1", beta=2.0),
+    )
+
+
+def sjepa(*, momentum: tuple[float, float] = (0.9995, 1.0)) -> ObjectiveConfig:
+    """S-JEPA, ECCV 2024: cross-entropy to centred, sharpened tokens of a moving average.
+
+    No official code; its momentum and temperatures were not available: the momentum here is
+    Point-JEPA's and the temperatures are DINO's.
+    """
+    return ObjectiveConfig(target=TargetConfig(momentum=momentum), centred=CentredConfig())
+
+
 PRESETS: dict[str, Callable[[], ObjectiveConfig]] = {
     "ijepa": ijepa,
     "vjepa": vjepa,
@@ -164,6 +183,8 @@ PRESETS: dict[str, Callable[[], ObjectiveConfig]] = {
     "pldm": pldm,
     "cjepa": cjepa,
     "jedi": jedi,
+    "pointjepa": pointjepa,
+    "sjepa": sjepa,
 }
 
 
