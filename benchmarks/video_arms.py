@@ -55,11 +55,11 @@ class ArmConfig:
     """The encoder, its clips and its training, which all arms share."""
 
     encoder: EncoderConfig = field(
-        default_factory=lambda: EncoderConfig(width=96, depth=4, heads=3, patch=8)
+        default_factory=lambda: EncoderConfig(width=128, depth=4, heads=4, patch=16)
     )
     """The encoder; its pixel statistics are set to the corpus's."""
     predictor: PredictorConfig = field(
-        default_factory=lambda: PredictorConfig(width=64, depth=2, heads=2)
+        default_factory=lambda: PredictorConfig(width=96, depth=2, heads=4)
     )
     """The predictor; its output is as wide as what it predicts."""
     masks: MaskingConfig = field(default_factory=future_masks)
@@ -72,10 +72,14 @@ class ArmConfig:
     """Side of the clips in pixels."""
     batch: int = 16
     """Clips per step."""
-    steps: int = 1000
+    steps: int = 2000
     """Steps of the latent arm."""
-    lr: float = 2e-3
+    lr: float = 1e-3
     """Peak learning rate."""
+    decay: float = 0.04
+    """Weight decay, from the first step to the last."""
+    precision: str = "bf16"
+    """Of the training; the probes' features are float32."""
     momentum: tuple[float, float] = (0.99, 1.0)
     """Of the moving average, at the first and last step."""
     exponent: float = 2.0
@@ -125,7 +129,13 @@ def arm_config(name: str, arm: ArmConfig, seed: int) -> PretrainConfig:
         predictor=predictor,
         masks=arm.masks,
         objective=objective,
-        optim=OptimConfig(lr=arm.lr, start_lr=arm.lr / 10, final_lr=arm.lr / 20),
+        optim=OptimConfig(
+            lr=arm.lr,
+            start_lr=arm.lr / 10,
+            final_lr=arm.lr / 20,
+            weight_decay=arm.decay,
+            final_weight_decay=arm.decay,
+        ),
         batch_size=arm.batch,
         seed=seed,
     )
@@ -133,7 +143,13 @@ def arm_config(name: str, arm: ArmConfig, seed: int) -> PretrainConfig:
     if name == "pixels":
         whole = step_cost(arm_config("latent", arm, seed), arm) * arm.steps
         steps = round(whole / step_cost(config, arm))
-    loop = LoopConfig(steps=steps, log_every=20, report_every=max(1, steps // 8), save_every=steps)
+    loop = LoopConfig(
+        steps=steps,
+        log_every=20,
+        report_every=max(1, steps // 8),
+        save_every=steps,
+        precision=arm.precision,
+    )
     return replace(config, loop=loop)
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
 from ...core.errors import ConfigError
 from ..video_writer import write_video
 from .generated import Factors, Row, load_factors, make_corpus
-from .moving_shapes import CLASSES, draw_scene, hidden_share, paint
+from .moving_shapes import CLASSES, Look, draw_scene, hidden_share, paint
 
-__all__ = ["Factors", "MovingShapesConfig", "load_factors", "make_moving_shapes"]
+__all__ = ["Factors", "Look", "MovingShapesConfig", "load_factors", "make_moving_shapes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,8 @@ class MovingShapesConfig:
     """Frames per second."""
     hold: tuple[str, ...] = ()
     """Factors that do not vary: direction, speed, shape, colour, count, occlusion, camera."""
+    look: Look = field(default_factory=Look)
+    """Size and pace of the shapes, texture of the ground."""
     gop: int = 10
     """A keyframe every so many frames."""
     crf: int = 18
@@ -95,6 +97,7 @@ def _make_one(number: int, path: Path, *, config: MovingShapesConfig) -> Row:
         height=config.size,
         width=config.width or config.size,
         hold=config.hold,
+        look=config.look,
     )
     if not path.exists():  # written atomically: what is there is whole
         frames = (paint(scene, time) for time in range(config.frames))

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...core.errors import DatasetError
+from ...core.errors import ConfigError, DatasetError
 from ...core.rng import numpy_generator
 
 SPEEDS = (0.01, 0.02, 0.03, 0.04)
-"""Of the shapes over the ground, in frame heights per frame."""
+"""Of the shapes over the ground, in frame heights per frame, before :class:`Look` changes them."""
 PAN = 0.015
 """Speed of a camera that moves, likewise."""
 BARS = (0.0, 0.25, 0.5)
@@ -33,9 +33,32 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "camera": ("still", "right", "up", "left", "down"),
 }
 """Each factor's classes; a video's label is a position in this list."""
-_RADIUS = (0.07, 0.1)  # of a disc, in frame heights
 _REACH = 1.6  # how far a shape extends at most, in radii of the disc of the same area
 _TRIES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What all scenes of a corpus have in common, and what makes them harder or easier."""
+
+    radius: tuple[float, float] = (0.07, 0.1)
+    """Range of the shapes' radii (of discs of their area), in frame heights; at most 0.12."""
+    pace: float = 1.0
+    """What the speeds of the shapes are multiplied by."""
+    texture: float = 1.0
+    """Contrast of the ground's texture: 0 is a plain ground."""
+
+    def __post_init__(self) -> None:
+        low, high = self.radius
+        if not 0 < low <= high <= 0.12:
+            raise ConfigError(
+                f"look.radius = {self.radius}: a range within 0 and 0.12, so that four shapes find "
+                "room without touching"
+            )
+        if not 0 < self.pace <= 10:
+            raise ConfigError(f"look.pace = {self.pace}: must lie in (0, 10]")
+        if not 0 <= self.texture <= 4:
+            raise ConfigError(f"look.texture = {self.texture}: must lie in [0, 4]")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,6 +71,7 @@ class Scene:
         float64 ``[2]``, (y, x) of the shapes over the ground, pixels per frame, y downwards.
         camera: float64 ``[2]``, the same of the camera. waves: float64 ``[K, 5]``, the ground's:
         cycles along y and x, phase, height, tint. bars: how many pixels the bars are moved.
+        texture: contrast of the ground.
     """
 
     height: int
@@ -59,10 +83,17 @@ class Scene:
     camera: np.ndarray
     waves: np.ndarray
     bars: float
+    texture: float = 1.0
 
 
 def draw_scene(
-    seed: int, number: int, *, height: int, width: int, hold: tuple[str, ...] = ()
+    seed: int,
+    number: int,
+    *,
+    height: int,
+    width: int,
+    hold: tuple[str, ...] = (),
+    look: Look = Look(),
 ) -> Scene:
     """Scene ``number`` of the stream ``seed``, a function of its arguments alone.
 
@@ -75,9 +106,9 @@ def draw_scene(
     rng = numpy_generator(seed, "moving-shapes", number)
     drawn = {name: int(rng.integers(len(classes))) for name, classes in CLASSES.items()}
     labels = {name: 0 if name in hold else value for name, value in drawn.items()}
-    radii = rng.uniform(*_RADIUS, labels["count"] + 1) * height
+    radii = rng.uniform(*look.radius, labels["count"] + 1) * height
     angle = math.radians(float(CLASSES["direction"][labels["direction"]]))
-    speed = SPEEDS[labels["speed"]] * height
+    speed = look.pace * SPEEDS[labels["speed"]] * height
     pan = labels["camera"]
     turn = (pan - 1) * math.pi / 2
     waves = np.column_stack(
@@ -98,6 +129,7 @@ def draw_scene(
         camera=(PAN * height if pan else 0) * np.array([-math.sin(turn), math.cos(turn)]),
         waves=waves,
         bars=float(rng.uniform(0, width)),
+        texture=look.texture,
     )
 
 
@@ -131,7 +163,7 @@ def shapes_cover(scene: Scene, time: float) -> np.ndarray:
             (np.arange(length) + 0.5 - middle + length / 2) % length - length / 2
             for length, middle in zip(size, place, strict=True)
         )
-        cover += np.clip(0.5 - _distance(kind, y[:, None], x, radius), 0, 1)
+        cover += np.clip(0.5 - shape_distance(kind, y[:, None], x, radius), 0, 1)
     return cover
 
 
@@ -146,7 +178,7 @@ def bars_cover(scene: Scene) -> np.ndarray:
     return np.clip(edge + 0.5, 0, 1)
 
 
-def _distance(kind: str, y: np.ndarray, x: np.ndarray, radius: float) -> np.ndarray:
+def shape_distance(kind: str, y: np.ndarray, x: np.ndarray, radius: float) -> np.ndarray:
     """Roughly the distance in pixels to the edge of a shape with the area of a disc of this radius,
     negative inside."""
     if kind == "disc":
@@ -186,8 +218,9 @@ def _ground(scene: Scene, time: float) -> np.ndarray:
         along = np.exp(2j * math.pi * kx * np.arange(scene.width) / scene.width + kx * turns[1])
         wave = height * (down[:, None] * (along * np.exp(1j * phase))).real
         light += wave[..., None] * np.array([1.0, 0.3 * tint])
-    level = 110 + 16 * light[..., :1]
-    return np.clip(level + 16 * light[..., 1:] * np.array([1.0, 0.0, -1.0]), 0, 255)
+    contrast = 16 * scene.texture
+    level = 110 + contrast * light[..., :1]
+    return np.clip(level + contrast * light[..., 1:] * np.array([1.0, 0.0, -1.0]), 0, 255)
 
 
 def _colour(label: int) -> np.ndarray:

@@ -308,7 +308,7 @@ def test_an_arm_trains_and_keeps_its_encoders(tmp_path, small, name):
         ({"seeds": 0}, "seeds = 0"),
         ({"arms": ("latnt",)}, "did you mean 'latent'"),
         ({"arms": ()}, "name some"),
-        ({"preset": "huge"}, "choose one of small, long, debug"),
+        ({"preset": "huge"}, "choose one of small, long, textured, debug"),
     ],
 )
 def test_wrong_settings_are_refused(change, said):

@@ -20,6 +20,7 @@ from tubelet.datasets.synthetic.moving_shapes import (
     CLASSES,
     PAN,
     SPEEDS,
+    Look,
     bars_cover,
     draw_scene,
     hidden_share,
@@ -213,3 +214,24 @@ def contents(folder):
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def test_a_look_changes_size_pace_and_ground_and_nothing_else():
+    plain = draw_scene(0, 7, height=64, width=64, hold=STILL)
+    look = Look(radius=(0.05, 0.05), pace=3.0, texture=0.0)
+    other = draw_scene(0, 7, height=64, width=64, hold=STILL, look=look)
+    assert other.labels == plain.labels
+    np.testing.assert_allclose(other.velocity, 3 * plain.velocity)
+    np.testing.assert_allclose(other.radii, 0.05 * 64)
+    ground = paint(other, 0.0)[shapes_cover(other, 0.0) == 0]
+    assert (ground == 110).all()  # no texture at all
+    assert paint(plain, 0.0)[shapes_cover(plain, 0.0) == 0].std() > 5
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("radius", (0.2, 0.1)), ("radius", (0.1, 0.3)), ("pace", 0.0), ("texture", -1.0)],
+)
+def test_an_impossible_look_is_refused_by_name(key, value):
+    with pytest.raises(ConfigError, match=f"look.{key}"):
+        Look(**{key: value})
