@@ -22,8 +22,10 @@ from ..core.errors import ConfigError
 from ..core.rng import stream_seed, torch_generator
 from ..core.run import RunDir
 from ..datasets.windows import WindowBatch
+from .alarms import watched
 from .diagnostics import rankme
 from .dynamics_config import DynamicsConfig, objective
+from .dynamics_feedback import objective_sizes, with_sets
 from .encoder import TubeletEncoder
 from .engine import fit
 from .futures import FuturePredictor
@@ -34,6 +36,7 @@ from .world_model import WorldModel, flat_state
 
 _NAMES = {"regress": "teacher", "multistep": "rollout"}
 _PROVIDES = ("pred", "target", "rollout", "rollout_target", "sequence", "actions")
+_OF_FEEDBACK = ("context", "places")
 _OF_FUTURES = ("router", "winner", "log_std")
 
 
@@ -51,10 +54,12 @@ def build(config: DynamicsConfig, encoder: TubeletEncoder | None = None) -> Worl
         model = WorldModel(config.model)
         model.objective = Objective(
             objective(config),
-            _PROVIDES + (_OF_FUTURES if config.model.futures.on else ()),
+            _PROVIDES
+            + (_OF_FUTURES if config.model.futures.on else ())
+            + (_OF_FEEDBACK if config.feedback is not None else ()),
             seed=config.seed,
-            latent_dim=config.model.latent_dim,
             action_dim=model.action_dim,
+            **objective_sizes(model, config),
         )
     if encoder is not None:
         if encoder.config != config.model.encoder:
@@ -94,6 +99,8 @@ def dynamics_losses(
         rollout_target=z[:, 1:],
         **_predictions(model, config, z, actions, terms.needs, step),
     )
+    if config.feedback is not None:
+        known = with_sets(known, z, actions, model.predictor.grid)
     found = {_NAMES.get(str(name), str(name)): value for name, value in terms(known).items()}
     if model.proposer is not None:
         tried = _proposals(model, z, actions, step, config.seed)
@@ -224,7 +231,7 @@ def train_dynamics(
 
     fit(
         model,
-        run,
+        watched(run, config.feedback),
         config,
         loop=config.loop,
         optim=config.optim,

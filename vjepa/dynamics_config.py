@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..core.errors import ConfigError
+from .dynamics_feedback import check_feedback
 from .engine import LoopConfig
 from .objectives.futures import LikelihoodConfig, RouterConfig
+from .objectives.feedback import FeedbackConfig
 from .objectives.objective import ObjectiveConfig
 from .objectives.regress import MultistepConfig, RegressConfig
 from .objectives.sigreg import SigregConfig
@@ -52,6 +54,8 @@ class DynamicsConfig:
     """Squared steps between latents, or the angle between one step and the next."""
     idm_weight: float = 0.0
     """Weight of inverse dynamics: a head reads the action from consecutive latents."""
+    feedback: FeedbackConfig | None = None
+    """Discriminative feedback on one-step predictions (JeDi-JEPA); set its normalise to false."""
     batch_size: int = 64
     """Windows per step."""
     cache_stride: int = 5
@@ -90,6 +94,7 @@ class DynamicsConfig:
                 "teacher_weight = 0: the spread of model.futures.kind = 'gaussian' is learnt by "
                 "the one-step loss; give it a positive weight"
             )
+        check_feedback(self)
         if self.model.latent == "tokens" and not self.freeze_encoder:
             raise ConfigError(
                 'model.latent = "tokens" with a trained encoder would collapse: nothing keeps the '
@@ -134,6 +139,7 @@ def objective(config: DynamicsConfig) -> ObjectiveConfig:
         vicreg=spread if c.std_weight or c.cov_weight else None,
         tempsim=tempsim if c.tempsim_weight else None,
         idm=IdmConfig(weight=c.idm_weight) if c.idm_weight else None,
+        feedback=c.feedback,
         router=RouterConfig(weight=z.router_weight, balance=z.balance) if z.codes else None,
         likelihood=LikelihoodConfig(weight=c.teacher_weight) if z.kind == "gaussian" else None,
     )

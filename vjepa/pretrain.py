@@ -19,6 +19,7 @@ from ..core.errors import ConfigError
 from ..core.pace import Pace
 from ..core.rng import stream_seed, torch_generator
 from ..core.run import RunDir
+from .alarms import watched
 from .checkpoint import latest_checkpoint, load_checkpoint
 from .encoder import EncoderConfig, TubeletEncoder
 from .engine import LoopConfig, fit
@@ -252,7 +253,7 @@ def pretrain(
 
     fit(
         model,
-        run,
+        watched(run, config.objective.feedback),
         config,
         loop=config.loop,
         optim=config.optim,

@@ -10,6 +10,7 @@ how far it rolls out) and take the encoder they are given. What they differ in i
 | pldm | trained | vector | AdaLN | rollout + variance, covariance, slowness, inverse dynamics |
 | dino-wm | frozen | tokens | concatenation | one step |
 | vjepa2-ac | frozen | tokens | tokens | one step + two-step rollout, L1 |
+| jedi | trained | vector | AdaLN | one step + rollout + SIGReg + discriminative feedback |
 | lewm_z | trained | vector | AdaLN | lewm, by the nearest of eight futures + router |
 """
 
@@ -26,6 +27,7 @@ from .dynamics import DynamicsConfig
 from .encoder import EncoderConfig
 from .engine import LoopConfig
 from .futures_config import FuturesConfig
+from .objectives.feedback import FeedbackConfig
 from .optim import OptimConfig
 from .world_model import WorldModelConfig
 
@@ -220,6 +222,12 @@ def z_debug(encoder: EncoderConfig) -> DynamicsConfig:
     )
 
 
+def jedi(encoder: EncoderConfig) -> DynamicsConfig:
+    """JeDi-JEPA as a world model: :func:`end_to_end` with discriminative feedback on its one-step
+    predictions. A reading of a press text; see :mod:`.objectives.feedback`."""
+    return replace(end_to_end(encoder), feedback=FeedbackConfig(normalise=False))
+
+
 def _adamw(lr: float, decay: float) -> OptimConfig:
     return OptimConfig(
         lr=lr,
@@ -240,6 +248,7 @@ WORLD_MODELS: dict[str, Callable[[EncoderConfig], DynamicsConfig]] = {
     "pldm": pldm,
     "dino-wm": dino_wm,
     "vjepa2-ac": vjepa2_ac,
+    "jedi": jedi,
     "lewm_z": lewm_z,
     "z_debug": z_debug,
 }
