@@ -37,6 +37,7 @@ from .parallel import parallel_map
 from .sources import PACK_FILE, PACK_INDEX
 from .storage import Part, shown, stamp
 from .timeline import scan
+from .video_writer import SAME_BYTES
 from .videos import VERIFY
 
 _FORMAT = "tubelet-pack"
@@ -233,4 +234,5 @@ def _options(config: PackConfig) -> dict[str, str]:
         "keyint_min": gop,
         "sc_threshold": "0",
         "bf": "0",
+        **SAME_BYTES,
     }

@@ -1,6 +1,7 @@
 """Generated MuJoCo corpora: what the labels say is what happens, whoever makes the videos."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,8 +50,7 @@ def test_several_processes_write_the_same_and_runs_go_on(tmp_path, make, kind):
     for name in whole.columns:
         np.testing.assert_array_equal(whole.columns[name], more.columns[name])
     for one, other in zip(whole.paths, more.paths, strict=True):
-        with open_video(one) as a, open_video(other) as b:
-            assert np.array_equal(a.get_frames(range(16)), b.get_frames(range(16)))
+        assert Path(one).read_bytes() == Path(other).read_bytes()
     with open_video(whole.paths[0]) as video:
         assert np.ptp(video.get_frames(range(16)).astype(int), axis=0).max() > 40  # it moves
     with pytest.raises(DatasetError, match="holds other videos"):
