@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from ..benchmarks.voe.settings import ReportConfig, ScoreConfig
+from ..benchmarks.voe.settings import PerturbConfig, ReportConfig, ScoreConfig
 from ..envs.physics.check import CheckConfig
 from ..envs.physics.jobs import GenerateConfig
 from ..envs.physics.show import RenderConfig
@@ -17,13 +17,15 @@ Command = (
     | Annotated[CheckConfig, tyro.conf.subcommand("check", prefix_name=False)]
     | Annotated[RenderConfig, tyro.conf.subcommand("render", prefix_name=False)]
     | Annotated[ScoreConfig, tyro.conf.subcommand("score", prefix_name=False)]
+    | Annotated[PerturbConfig, tyro.conf.subcommand("perturb", prefix_name=False)]
     | Annotated[ReportConfig, tyro.conf.subcommand("report", prefix_name=False)]
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Does a model expect physics? Generate videos, check them, draw them, score models on them."""
+    """Does a model expect physics? Generate videos, check them, draw them, score models on them;
+    or disturb the episodes of an environment and score its world models."""
 
     command: Annotated[Command, tyro.conf.arg(name="")]
     """What to do."""
@@ -72,6 +74,16 @@ def _score(config: ScoreConfig) -> int:
     return 0
 
 
+def _perturb(config: PerturbConfig) -> int:
+    from ..benchmarks.voe.perturb import perturb
+    from .evaluate import print_table
+
+    for table in perturb(config):
+        print_table(table)
+    print(f"run: {config.out}")
+    return 0
+
+
 def _report(config: ReportConfig) -> int:
     from ..benchmarks.voe.report import report
 
@@ -84,5 +96,6 @@ _RUN: dict[type, Any] = {
     CheckConfig: _check,
     RenderConfig: _render,
     ScoreConfig: _score,
+    PerturbConfig: _perturb,
     ReportConfig: _report,
 }

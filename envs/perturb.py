@@ -34,8 +34,8 @@ KINDS: dict[Kind, str] = {
 """Changes, and whether the picture jumps at once or only motion tells, later."""
 HEAVIER, STICKIER = 8.0, 8.0
 """Factors of mass (and inertia), and of friction and damping, at size 1."""
-SHOWN_PX = 12
-"""Pixels that a jump changes at least."""
+SHOWN = 1e-3
+"""Share of the picture's pixels that a jump changes at least (and no fewer than 4)."""
 DRAWS = 60
 
 
@@ -144,10 +144,7 @@ def apply(env: GoalEnv, change: Change) -> None:
     - vanish: more and more transparent; at 1 nothing touches it any more, too;
     - mass, friction: 1 to 8 times the mass and inertia; the friction, damping and friction loss.
     """
-    if change.thing not in things(env):
-        raise ConfigError(
-            f"thing = {change.thing!r}: {type(env).__name__} has {', '.join(things(env))}"
-        )
+    _check_thing(env, change.thing)
     if env.scene is None:
         env.scene = env.model  # the copy is drawn by the same renderer
     model = copy.copy(env.model)
@@ -181,6 +178,7 @@ def draw_change(
         ConfigError: no such place was found.
     """
     change = Change(kind=kind, step=step, thing=thing or things(env)[0], size=size)
+    _check_thing(env, change.thing)
     if kind != "teleport":
         return change
     parts = np.flatnonzero(env.model.body_rootid == env.model.body(change.thing).id)
@@ -196,15 +194,21 @@ def draw_change(
     )
 
 
+def _check_thing(env: GoalEnv, thing: str) -> None:
+    if thing not in things(env):
+        raise ConfigError(f"thing = {thing!r}: {type(env).__name__} has {', '.join(things(env))}")
+
+
 def _fits(env: GoalEnv, change: Change, parts: np.ndarray, played: Played) -> bool:
     env.remember(played.states[change.step])
-    for t in {0, change.step}:
+    moved = played.states[change.step]
+    for t in (0, change.step):
         env.set_state(played.states[t])
         moved = _teleported(env, parts, change)
         if _overlap(env, moved) > _overlap(env, played.states[t]) + 1e-3 * env.model.stat.extent:
             return False
-    shown = env.render_state(moved) != played.pixels[t]
-    return int(shown.any(-1).sum()) >= SHOWN_PX
+    shown = (env.render_state(moved) != played.pixels[change.step]).any(-1)
+    return int(shown.sum()) >= max(4, SHOWN * shown.size)
 
 
 def _overlap(env: GoalEnv, state: State) -> float:

@@ -60,6 +60,9 @@ class DynamicsScorer(Pixels):
     Args:
         dynamics: the model. steps: how its steps lie on frames. name: of the model.
         distance: between latents, the mean over tokens. baselines: copy and linear too.
+
+    Attributes:
+        dynamics, steps: as given.
     """
 
     step = 1
@@ -76,7 +79,7 @@ class DynamicsScorer(Pixels):
         if distance not in DISTANCES:
             raise ConfigError(f"distance = {distance!r}: choose {', '.join(DISTANCES)}")
         self.names = (name, "copy", "linear") if baselines else (name,)
-        self._dynamics, self._steps, self._distance = dynamics, steps, DISTANCES[distance]
+        self.dynamics, self.steps, self._distance = dynamics, steps, DISTANCES[distance]
 
     def __call__(
         self, windows: np.ndarray, contexts: Sequence[int], actions: np.ndarray | None = None
@@ -88,7 +91,7 @@ class DynamicsScorer(Pixels):
             truth = torch.stack([self._encode(video, end) for end in ends], dim=1)
             start = self._latent(video, context - 1)
             moves = self._actions(actions, context, len(ends), len(video)).to(start.tokens.device)
-            guesses = [self._dynamics.rollout(start, moves[:, None]).tokens[:, 0]]
+            guesses = [self.dynamics.rollout(start, moves[:, None]).tokens[:, 0]]
             if len(self.names) > 1:
                 last = start.tokens[:, -1:]
                 guesses += [last.expand_as(truth), self._line(video, context, last, len(ends))]
@@ -99,7 +102,7 @@ class DynamicsScorer(Pixels):
 
     def _ends(self, context: int, window: int) -> list[int]:
         """Last frames of the observations that are predicted."""
-        s = self._steps
+        s = self.steps
         if context < s.reach:
             raise ConfigError(
                 f"contexts: {context} frames are too few for an observation of {s.frames} frames "
@@ -115,26 +118,26 @@ class DynamicsScorer(Pixels):
         return ends
 
     def _latent(self, video: Tensor, end: int):
-        s = self._steps
+        s = self.steps
         frames = list(range(end - s.gap * (s.frames - 1), end + 1, s.gap))
         obs = {"pixels": video[:, frames]}
         if s.state_dim:
             obs["state"] = torch.zeros(len(video), len(frames), s.state_dim)
-        return self._dynamics.encode(obs)
+        return self.dynamics.encode(obs)
 
     def _encode(self, video: Tensor, end: int) -> Tensor:
         return self._latent(video, end).tokens[:, -1]
 
     def _line(self, video: Tensor, context: int, last: Tensor, steps: int) -> Tensor:
-        before = context - 1 - self._steps.block
-        if before + 1 < self._steps.reach:
+        before = context - 1 - self.steps.block
+        if before + 1 < self.steps.reach:
             return last.expand(-1, steps, -1, -1) * float("nan")
         ahead = torch.arange(1, steps + 1, device=last.device).view(1, -1, 1, 1)
         return last + ahead * (last - self._encode(video, before)[:, None])
 
     def _actions(self, actions: np.ndarray | None, context: int, steps: int, batch: int) -> Tensor:
         """``[B, steps, A]``: those from the context's last frame on, a block per model step."""
-        s, width = self._steps, self._dynamics.action_dim
+        s, width = self.steps, self.dynamics.action_dim
         if s.actions == "zero":
             return torch.zeros(batch, steps, width)
         if actions is None:

@@ -75,13 +75,12 @@ def compare(possible: float, impossible: float, *, strict: bool = False) -> floa
 
 def auroc(positive: Sequence[float] | np.ndarray, negative: Sequence[float] | np.ndarray) -> float:
     """Chance that a positive's score is above a negative's, ties one half (Mann-Whitney)."""
-    from scipy.stats import rankdata
-
     a, b = np.asarray(positive, np.float64), np.asarray(negative, np.float64)
-    if not len(a) or not len(b):
+    if not len(a) or not len(b) or np.isnan(a).any() or np.isnan(b).any():
         return math.nan
-    ranks = rankdata(np.concatenate([a, b]))[: len(a)]
-    return float((ranks.sum() - len(a) * (len(a) + 1) / 2) / (len(a) * len(b)))
+    b = np.sort(b)
+    below, up_to = (np.searchsorted(b, a, side) for side in ("left", "right"))
+    return float((below + up_to).sum() / (2 * len(a) * len(b)))
 
 
 def by_chance(ids: Mapping[bool, Sequence[np.ndarray]]) -> bool:

@@ -79,6 +79,9 @@ class ScoreConfig:
     """Of world models."""
     horizon: int = 0
     """Model steps that a world model imagines; 0: to the end of the window."""
+    critic: float = 0.0
+    """Weight beta of the critic, of runs with discriminative feedback: a further row, whose surprise
+    is the error less beta times the critic's view of what came. 0: no such row."""
     untrained: int = 10
     """Untrained models of the same architecture, a seed each."""
     splits: tuple[str, ...] = ()
@@ -102,6 +105,64 @@ class ScoreConfig:
                 raise ConfigError(f"{name} = {getattr(self, name)}: must be 0 or more")
         if self.batch < 1:
             raise ConfigError(f"batch = {self.batch}: must be at least 1")
+        if not 0 <= self.critic < float("inf"):
+            raise ConfigError(f"critic = {self.critic}: must be 0 (none) or more, and finite")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerturbConfig:
+    """Is a world model surprised when something happens in its environment that cannot?"""
+
+    model: str = ""
+    """Run folder of `tubelet train`."""
+    env: str = ""
+    """Environment id; empty: the one whose trajectories the model was trained on."""
+    camera: str = ""
+    """The scene's camera; empty: as with env."""
+    out: str = "runs/perturb"
+    """Run folder."""
+    resume: bool = False
+    """Go on with that folder."""
+    kinds: tuple[Literal["teleport", "colour", "vanish", "mass", "friction"], ...] = (
+        *("teleport", "colour", "vanish"),
+        *("mass", "friction"),
+    )
+    """What happens: to be seen at once (teleport, colour, vanish), or in motion only (mass,
+    friction)."""
+    thing: str = ""
+    """Body that it happens to; empty: the first that is pushed, or else what moves by itself."""
+    size: float = 1.0
+    """Of the change, from 0 (nothing) to 1."""
+    episodes: int = 50
+    """Episodes, each with every kind of change."""
+    steps: int = 40
+    """Environment steps of an episode; the change comes in its middle third."""
+    seed: int = 0
+    """Seed of the episodes; none of those that were collected."""
+    horizon: int = 2
+    """Model steps that are imagined from each moment, under the logged actions."""
+    reading: Reading = field(default_factory=Reading)
+    """How losses become one number per episode; its match is not used: both have a table."""
+    distance: Distance = "l1"
+    """Between predicted and true latents."""
+    untrained: int = 10
+    """Untrained models of the same architecture, a seed each."""
+    batch: int = 64
+    """Windows per forward pass."""
+    device: str = "auto"
+    """cpu, cuda, …"""
+    threads: int = 0
+    """Threads of torch; 0: its own choice."""
+
+    def __post_init__(self) -> None:
+        least = {"episodes": 1, "steps": 3, "horizon": 1, "untrained": 0, "batch": 1, "threads": 0}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise ConfigError(f"{name} = {getattr(self, name)}: must be at least {low}")
+        if not 0 < self.size <= 1:
+            raise ConfigError(f"size = {self.size}: must be above 0 and at most 1")
+        if not self.kinds or len(set(self.kinds)) < len(self.kinds):
+            raise ConfigError(f"kinds = {self.kinds}: name at least one change, each once")
 
 
 @dataclass(frozen=True, kw_only=True)

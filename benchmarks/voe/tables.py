@@ -35,6 +35,7 @@ from .metrics import (
 )
 from .settings import Reading
 from .store import VoeRun
+from .words import deviations, interval, percent, signed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,7 @@ def accuracy_table(run: VoeRun, reading: Reading) -> Table:
     for name, picked, row in rows:
         groups = picked[next(iter(picked))][1]
         share = np.mean([chance[g] for g in groups])
-        cells_ = [name, f"{len(groups)} ({len(set(groups))})", _percent(float(share)), *row]
+        cells_ = [name, f"{len(groups)} ({len(set(groups))})", percent(float(share)), *row]
         if have_copy:
             cells_[5] = f"{adjusted.get(name, math.nan):.2g}"
         final.append(cells_)
@@ -157,13 +158,13 @@ def _row(
         if have_copy:
             gain = paired(picked[model][0], picked["copy"][0], groups, name=f"{name}/gain")
             p_values[name] = gain.p
-            row += [_signed(gain.estimate), ""]
+            row += [signed(gain.estimate), ""]
     row += [_judged(picked[other][0], groups, f"{name}/{other}") for other in others]
     if seeds:
         values = np.stack([picked[seed][0] for seed in seeds])
         estimate, means = over_seeds(values, groups, name=name), values.mean(1)
-        spread = f"{_percent(means.min())} to {_percent(means.max())}"
-        row.append(f"{_interval(estimate)}; {spread}")
+        spread = f"{percent(means.min())} to {percent(means.max())}"
+        row.append(f"{interval(estimate)}; {spread}")
     return row
 
 
@@ -185,12 +186,12 @@ def metrics_table(run: VoeRun, reading: Reading) -> Table:
         rows.append(
             [
                 name,
-                *map(_percent, accuracies),
-                *(_percent(q) for q in quads),
-                _interval(single[0], percent=False),
+                *map(percent, accuracies),
+                *(percent(q) for q in quads),
+                interval(single[0], percent=False),
                 f"{single[1]:.3f}",
                 f"{single[2]:.3f}",
-                *map(_percent, times),
+                *map(percent, times),
             ]
         )
     return Table(
@@ -300,10 +301,10 @@ def grid_table(run: VoeRun, match: Match = "prefix") -> Table:
         row: list[str] = ["filtered" if context == 0 else str(context)]
         for how in ("avg", "max", "late"):
             read = Reading(aggregate=how, context=context, match=match)
-            text = _percent(pair_scores(run, name, read).values.mean())
+            text = percent(pair_scores(run, name, read).values.mean())
             if seeds:
                 means = [pair_scores(run, seed, read).values.mean() for seed in seeds]
-                text += f" (untrained {_percent(float(np.mean(means)))})"
+                text += f" (untrained {percent(float(np.mean(means)))})"
             row.append(text)
         rows.append(row)
     return Table(
@@ -347,8 +348,8 @@ def margin_table(run: VoeRun, reading: Reading) -> Table:
             [
                 name,
                 f"{gaps.mean():.4g}",
-                _percent(float(share)),
-                _number(gaps.mean(), spread),
+                percent(float(share)),
+                deviations(gaps.mean(), spread),
                 f"{every:.3g}",
             ]
         )
@@ -362,10 +363,6 @@ def margin_table(run: VoeRun, reading: Reading) -> Table:
     )
 
 
-def _number(mean: float, spread: float) -> str:
-    return f"{mean / spread:.2f}" if spread and not math.isnan(spread) else "–"
-
-
 def _the_model(run: VoeRun) -> str | None:
     models = run.of_role("model")
     return models[0] if models else None
@@ -375,20 +372,4 @@ def _judged(values: np.ndarray, groups: Sequence[str], name: str) -> str:
     if np.isnan(values).any():
         return "–"
     found: Judged = judged(values.tolist(), groups, name=name)
-    return _interval(found.estimate)
-
-
-def _interval(e: Estimate, percent: bool = True) -> str:
-    if math.isnan(e.value):
-        return "–"
-    if percent:
-        return f"{100 * e.value:.1f} [{100 * e.low:.1f}, {100 * e.high:.1f}]"
-    return f"{e.value:.3f} [{e.low:.3f}, {e.high:.3f}]"
-
-
-def _signed(e: Estimate) -> str:
-    return f"{100 * e.value:+.1f} [{100 * e.low:+.1f}, {100 * e.high:+.1f}]"
-
-
-def _percent(value: float) -> str:
-    return "–" if math.isnan(value) else f"{100 * value:.1f}"
+    return interval(found.estimate)

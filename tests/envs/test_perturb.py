@@ -56,7 +56,7 @@ def test_colour_leaves_the_motion_as_it_is_and_teleports_keep_the_velocity():
 
 
 def test_a_heavier_ball_is_slower_under_the_same_force():
-    """A force F on a mass m with damping d: v' = (F - d v) / m, so from rest v(dt) goes as 1 / m."""
+    """v' = (F - d v) / m: from rest, the speed after a short time goes as 1 / m."""
     env = envs.make("tubelet/PointMaze-v0", render_obs=False)
     env.reset(seed=0)
     start, push = env.state_at(env.position(env.get_state())), np.array([0.3, 0.3], np.float32)
@@ -104,7 +104,7 @@ def test_things_that_are_pushed_come_before_those_that_push():
 
 
 def test_impossible_changes_are_refused():
-    env, state, actions, plain = episode("tubelet/Reacher-v0", steps=4)
+    env, state, actions, _ = episode("tubelet/Reacher-v0", steps=4)
     for wrong in ({"size": 1.5}, {"step": -1}, {"kind": "melt"}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             Change(**{"kind": "mass", "step": 1, "thing": "upper", **wrong})
