@@ -1,28 +1,22 @@
 """Can CEM solve the tasks with true dynamics? ``python -m tubelet.benchmarks.oracle_check``.
 
-It plans in the simulator itself, in the coordinates of each environment's ``plan_features``: the
-ceiling of every world model, and a test of those coordinates. Results go to JSON with Wilson
-intervals.
+It plans in the simulator itself, with the settings of ``oracle_search``: a proof of environments,
+costs and planners before anything is learned. Goals are anywhere, success counts at the last step
+of the environment's budget. Results go to JSON with Wilson intervals, problem by problem; the same
+command goes on where it was stopped, and with a larger n adds to what is there.
 """
 
 from __future__ import annotations
 
-import argparse
-import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..core.io import atomic_write_json
-from ..core.machine import command, facts
-from ..envs import ENVIRONMENTS, make
-from ..planning import CEMConfig, MPCConfig
+from ..core.errors import ConfigError
+from ..envs import make
+from .env_checks import Played, Rows, parser, play
 from .episodes import draw_far
-from .goal_reaching import evaluate
-from .stats import wilson_interval
-from .suite import CEM_CONFIG, oracle_method
+from .oracle_search import SEARCHES, Oracle, OracleSearch
 
 
 def check(
@@ -31,71 +25,62 @@ def check(
     *,
     seed: int = 0,
     budget: int | None = None,
-    cem: CEMConfig = CEM_CONFIG,
-    action_block: int = 5,
+    search: OracleSearch | None = None,
+    out: Path,
 ) -> dict[str, Any]:
     """Plan to ``n`` goals anywhere with the simulator as dynamics.
 
     Args:
-        budget: environment steps; the environment's own if None. action_block: environment steps
-            for which a planned action is held.
+        budget: environment steps; the environment's own if None. search: the table's if None.
+        out: file of results.
 
     Returns:
-        JSON values: the settings, ``success_at_end`` and ``success_at_any`` (value, low, high: 95 %
-        Wilson), ``final_distance`` (name to one number per problem), ``cpu_seconds`` per problem.
+        the row: :func:`.env_checks.summary`, ``env``, ``seed``, ``budget``, ``search`` and
+        ``outcomes``.
+
+    Raises:
+        ConfigError: no search is known for the environment.
     """
+    if search is None and env_id not in SEARCHES:
+        raise ConfigError(f"env = {env_id!r}: no search is known; there are {', '.join(SEARCHES)}")
+    search = search or SEARCHES[env_id]
     env = make(env_id, render_obs=False)
-    budget = env.budget if budget is None else budget
-    episodes = draw_far(env, n, env_id=env_id, seed=seed, budget=budget)
-    mpc = MPCConfig(execute=1, hold=True)
-    method = oracle_method(env_id, action_block=action_block, threads=1, cem=cem, mpc=mpc)
-    began = time.process_time()
-    result = evaluate(
-        lambda: make(env_id, render_obs=False, image_size=16),
-        method.agent,
-        episodes,
-        name=method.name,
-        role="ceiling",
-        privileged=True,
+    steps = env.budget if budget is None else budget
+    problems = draw_far(
+        env, n, env_id=env_id, seed=seed, budget=steps
+    )  # more of them: the same first
+    oracle = Oracle(env_id, search)
+
+    def episode(k: int) -> Played:
+        return play(
+            env,
+            problems.start_states[k],
+            problems.goal_states[k],
+            steps,
+            lambda world: oracle.controller(world, number=k, budget=steps),
+        )
+
+    settings = asdict(search) | {"kind": type(search.planner).__name__}
+    del settings["seconds"]
+    return Rows(out).extend(
+        {"env": env_id, "seed": seed, "budget": steps, "search": settings}, n, episode
     )
-    return {
-        "env": env_id,
-        "n": n,
-        "seed": seed,
-        "budget": budget,
-        "action_block": action_block,
-        "cem": asdict(cem),
-        "success_at_end": asdict(wilson_interval(int(result.at_end.sum()), n)),
-        "success_at_any": asdict(wilson_interval(int(result.at_any.sum()), n)),
-        "final_distance": {k: np.round(v[:, -1], 4).tolist() for k, v in result.distance.items()},
-        "cpu_seconds": (time.process_time() - began) / n,
-    }
 
 
 def main(argv: list[str] | None = None) -> int:
     """Check the named environments (all by default), print one line each, write one JSON file."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tubelet.benchmarks.oracle_check", description=__doc__
-    )
-    parser.add_argument("--env", nargs="+", default=list(ENVIRONMENTS), help="ids (default: all)")
-    parser.add_argument("--n", type=int, default=20, help="problems each (default 20)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/oracle_check.json"))
-    args = parser.parse_args(argv)
-    rows = []
-    for env_id in args.env:
-        row = check(env_id, args.n, seed=args.seed)
-        end = row["success_at_end"]
-        print(
-            f"{env_id:<32} success@end {end['value']:.1%} [{end['low']:.1%}, {end['high']:.1%}] "
-            f"@any {row['success_at_any']['value']:.1%} in {row['budget']} steps, "
-            f"{row['cpu_seconds']:.1f} s of processor time each",
-            flush=True,
-        )
-        rows.append(row)
-    value = {"rows": rows, "command": command(), "machine": facts()}
-    atomic_write_json(args.out, value)
-    print(f"written to {args.out}")
+    args = parser("oracle_check", __doc__, n=20)
+    args.add_argument("--list", action="store_true", help="print the settings, run nothing")
+    args = args.parse_args(argv)
+    for env_id in args.env or SEARCHES:
+        if args.list:
+            search = SEARCHES[env_id]
+            minutes = search.seconds * args.n / 60
+            print(f"{env_id:<27} {args.n} problems: {minutes:.1f} processor minutes; {search}")
+        else:
+            check(env_id, args.n, seed=args.seed, out=args.out)
+    if not args.list:
+        print(f"written to {args.out}")
     return 0
 
 

@@ -33,6 +33,8 @@ SHELF = 0.08
 """Height of the shelf, whose near edge is at x = .09."""
 LIFTED = SHELF + 0.06
 """Height of the tip at which what it holds clears the shelf."""
+EDGE, OVER_EDGE = 0.07, SHELF + HALF + 0.01
+"""Cubes with their middle below this height bump into the shelf where x is that of the edge."""
 GRASP, RISE = np.array([0.0, 0.0, 0.005]), np.array([0.0, 0.0, 0.05])
 """From the cube's middle to the tip that grasps it; and the way up of one lift command."""
 SQUEEZE = 0.015
@@ -76,6 +78,19 @@ class ArmPickPlace(Arm):
         around the cube, where closing and lifting begin to pay."""
         place = object_place(position)
         return np.concatenate([place / UNIT, 0.5 * (tip(position) - place) / UNIT], axis=-1)
+
+    def shaped_cost(self, position: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        """The cube's way to its goal (before the shelf's edge it leads up first), the hand's way to
+        the cube, and fingers that close around it but not before. All three saturate."""
+        place, target = object_place(position), object_place(goal)
+        low = np.maximum(0.0, OVER_EDGE - place[..., 2]) * (place[..., 0] < EDGE)
+        across = np.linalg.norm((place - target)[..., 1:], axis=-1)
+        way = np.hypot(np.abs(place[..., 0] - target[..., 0]) + low, across)
+        reach = np.linalg.norm(tip(position) - place - GRASP, axis=-1)
+        around = 1 / (1 + (reach / 0.02) ** 4)
+        closed = np.clip((OPEN - opening(position)) / (OPEN - HALF), 0.0, 1.0)
+        grasp = around * (1 - closed) + (1 - around) * (1 + 0.3 * closed)
+        return way / (way + 0.1) + 0.3 * reach / (reach + 0.1) + 0.3 * grasp
 
     def expert(self, rng: np.random.Generator) -> Callable[[int], np.ndarray]:
         """Over the cube, down, close, lift, over the goal, down, open."""

@@ -144,6 +144,16 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         """The simulator's controls for actions ``[..., A]``: the same, clipped to [-1, 1]."""
         return np.clip(action, -1.0, 1.0)
 
+    def shaped_cost(self, position: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        """What being at positions ``[..., nq]`` on the way to a goal's ``[..., nq]`` costs a
+        planner that has the true simulator: float64 ``[...]``, lower is better. For tasks of
+        several stages, whose order no straight line in :meth:`plan_features` tells.
+
+        Raises:
+            ConfigError: this environment has none, its ``plan_features`` do.
+        """
+        raise ConfigError(f"{type(self).__name__} has no shaped cost: plan in its plan_features")
+
     def plan_features_in(self, state: State, position: np.ndarray) -> np.ndarray:
         """:meth:`plan_features` of positions ``[..., nq]`` in the layout that ``state`` holds."""
         return self.plan_features(position)

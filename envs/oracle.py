@@ -32,15 +32,19 @@ class SimulatorDynamics:
         action_block: environment steps per model step; actions are then the concatenation of that
             many environment actions, in order.
         threads: that simulate candidates side by side.
+        positions: goals and trajectories are joint positions instead of ``plan_features``, tokens
+            float32 ``[..., 1, nq]``, for :class:`ShapedCost`.
     """
 
-    def __init__(self, env: GoalEnv, *, action_block: int = 1, threads: int = 2):
+    def __init__(
+        self, env: GoalEnv, *, action_block: int = 1, threads: int = 2, positions: bool = False
+    ):
         if action_block < 1 or threads < 1:
             raise ConfigError(
                 f"action_block = {action_block}, threads = {threads}: both must be at least 1"
             )
         rollout: Any = importlib.import_module("mujoco.rollout")
-        self.env, self.action_block = env, action_block
+        self.env, self.action_block, self._positions = env, action_block, positions
         self.action_dim: int = action_block * env.model.nu
         self._rollout: Any = rollout.Rollout(nthread=threads)
         mj = load_mujoco()
@@ -96,6 +100,8 @@ class SimulatorDynamics:
 
     def _features(self, states: np.ndarray, position: np.ndarray) -> Tensor:
         """float32 ``[B, ..., F]`` of positions ``[B, ..., nq]``, each in its state's layout."""
+        if self._positions:
+            return torch.from_numpy(np.array(position)).float()
         pairs = zip(states, position, strict=True)
         features = np.stack([self.env.plan_features_in(state, place) for state, place in pairs])
         return torch.from_numpy(features).float()
@@ -112,3 +118,24 @@ class SimulatorDynamics:
                 f"{self.env.state_dim}"
             )
         return states
+
+
+class ShapedCost:
+    """An environment's ``shaped_cost``, averaged over the horizon, for ``SimulatorDynamics`` with
+    ``positions=True``: ``cost(trajectory, goal) -> float32 [B, S]``.
+
+    Raises:
+        ConfigError: the environment has no shaped cost.
+    """
+
+    def __init__(self, env: GoalEnv):
+        position = env.position(env.get_state())
+        env.shaped_cost(position, position)
+        self.env = env
+
+    def __call__(self, trajectory: Latent, goal: Latent) -> Tensor:
+        """Of positions ``[B, S, H, 1, nq]`` and a goal's ``[B, 1, nq]``."""
+        positions = trajectory.tokens[..., 0, :].double().cpu().numpy()
+        goals = goal.tokens[:, None, None, 0].double().cpu().numpy()
+        cost = self.env.shaped_cost(positions, goals).mean(-1)
+        return torch.from_numpy(cost).float().to(trajectory.tokens.device)

@@ -77,6 +77,21 @@ class PushT(GoalEnv):
         places = position[..., :4] / (0.2, 0.2, 0.05, 0.05)
         return np.concatenate([places, np.cos(turn), np.sin(turn)], axis=-1)
 
+    def shaped_cost(self, position: np.ndarray, goal: np.ndarray) -> np.ndarray:
+        """First the T, then the disc. The T's error e (1 at the tolerance) saturates far away.
+        Until the T is in place, it pays a little for the disc to be near it; when it is, for the
+        disc to be near its own goal. Both grow less dear as e falls, so that no move of the T away
+        from its goal ever pays."""
+        gap = position - goal
+        turn = (gap[..., 4] + np.pi) % (2 * np.pi) - np.pi
+        place = np.linalg.norm(gap[..., 2:4], axis=-1)
+        error = np.hypot(1e3 * place / POSITION_TOLERANCE, turn / ANGLE_TOLERANCE)
+        done = 1 / (1 + (error / 0.6) ** 4)  # 1/2 at .6 of the tolerance
+        apart = np.linalg.norm(position[..., :2] - position[..., 2:4], axis=-1)
+        away, left = np.maximum(apart - 0.06, 0.0), np.linalg.norm(gap[..., :2], axis=-1)
+        approach = 0.15 * (1 - done) * away / (away + 0.1)
+        return error / (error + 5.0) + approach + 0.3 * (1 - done * (1 - left / (left + 0.1)))
+
     def expert(self, rng: np.random.Generator) -> Callable[[int], np.ndarray]:
         """Push after push to the goal (:class:`.push_expert.PushExpert`), then the disc's place."""
         expert = PushExpert(self.position(self.goal_state))
