@@ -9,6 +9,7 @@ from .encoder import EncoderConfig
 from .mask_images import ImageMaskConfig
 from .masked import MaskingConfig
 from .masks import MaskConfig
+from .meta_data import clip_config
 from .meta_shared import batch_size, loop_config, optim_config, size_of
 from .meta_table import Table
 from .objectives.presets import ijepa, vjepa
@@ -37,8 +38,7 @@ _VIDEO_DROPPED = {
     "meta.sync_gc": "garbage collection is left to Python",
     "model.use_mask_tokens": "the predictor always has mask tokens",
     "data.dataset_type": "videos are recognised by their files",
-    "data.datasets": "the paths are of another machine: name a folder or list with --videos",
-    "data.datasets_weights": "mixtures are not weighted; list the videos of one corpus",
+    "data.datasets": "paths of another machine: name yours with --videos (a mixture keeps weights)",
     "data.persistent_workers": "workers always persist",
     "data.num_clips": "one clip is cut per sample",
     "data.decode_one_clip": "one clip is cut per sample",
@@ -46,7 +46,7 @@ _VIDEO_DROPPED = {
     "data.clip_duration": "clips are cut by frame rate or step",
     "loss.reg_coeff": "the variance term that it weighs is off in every published file",
     "optimization.resume_anneal": "a run goes on with --resume",
-    "optimization.anneal_ckpt": "starting from the weights of another run is not supported yet",
+    "optimization.anneal_ckpt": "name the run whose weights to start with by --start-from",
 }
 _IMAGES_DROPPED = {
     **_OURS,
@@ -102,7 +102,7 @@ def video_config(keys: Table, steps_per_epoch: int) -> PretrainRunConfig:
     scale = keys.pair("data_aug.random_resize_scale", (0.3, 1.0))
     return PretrainRunConfig(
         train=train,
-        clips=_clips(keys, size),
+        clips=clip_config(keys, size),
         augmentation=AugmentConfig(scale=scale, ratio=aspect),
         workers=keys.whole("data.num_workers", 1),
     )
@@ -219,16 +219,3 @@ def _range(keys: Table, key: str, default: float) -> tuple[float, float]:
         return keys.pair(key)
     number = keys.number(key, default)
     return number, number
-
-
-def _clips(keys: Table, size: int) -> ClipConfig:
-    lengths = keys.get("data.dataset_fpcs", None)
-    if lengths is None:
-        frames = keys.whole("data.num_frames", 16)
-    elif not isinstance(lengths, list) or len(set(lengths)) != 1:
-        raise ConfigError(f"data.dataset_fpcs: {lengths!r}: one clip length is trained at a time")
-    else:
-        frames = int(lengths[0])
-    if keys.has("data.fps"):
-        return ClipConfig(frames=frames, fps=keys.number("data.fps"), size=size)
-    return ClipConfig(frames=frames, frame_step=keys.whole("data.sampling_rate", 4), size=size)

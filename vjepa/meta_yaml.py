@@ -13,6 +13,7 @@ from typing import Any
 
 from ..core.config import did_you_mean
 from ..core.errors import ConfigError
+from .meta_data import mixture
 from .meta_sections import ijepa_config, video_config
 from .meta_table import Table
 from .pretrain_recipe import PretrainRunConfig
@@ -28,6 +29,8 @@ class Imported:
     """One line per key without a counterpart, with the reason, and per quirk of the file."""
     unknown: tuple[str, ...]
     """Keys that no published training reads, with the nearest known one."""
+    mixture: str = ""
+    """The datasets and weights of the file as a mixture in TOML, with its paths; "" for none."""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -85,4 +88,9 @@ def import_meta(
             + "; ".join(unknown)
             + ". Correct them, or go on without them with --allow-unknown"
         )
-    return Imported(config=config, notes=tuple(keys.notes), unknown=tuple(unknown))
+    return Imported(
+        config=config,
+        notes=tuple(keys.notes),
+        unknown=tuple(unknown),
+        mixture=mixture(keys) if app == "vjepa" else "",
+    )

@@ -9,6 +9,7 @@ import yaml
 from tubelet.cli.main import main
 from tubelet.core.config import from_toml, load_config, to_toml
 from tubelet.core.errors import ConfigError
+from tubelet.datasets.mixture import read_mixture
 from tubelet.datasets.video_writer import write_video
 from tubelet.vjepa import presets
 from tubelet.vjepa.meta_yaml import import_meta
@@ -207,7 +208,7 @@ def test_the_cool_down_ends_where_the_published_one_does():
     assert learning_rate(train.optim, 12_000, 12_000) == pytest.approx(1.058e-4)
     assert imported.config.clips.frames == 64
     assert imported.config.clips.size == 384
-    assert any("weights of another" in note for note in imported.notes)
+    assert any("--start-from" in note for note in imported.notes)
 
 
 def test_vjepa_1():
@@ -263,7 +264,11 @@ def test_unknown_keys_are_refused_or_reported():
     [
         ("model", {"use_silu": True}, "model.use_silu"),
         ("model", {"model_name": "vit_enormous"}, "vit_enormous"),
-        ("data", {"dataset_fpcs": [16, 64]}, "one clip length"),
+        ("data", {"dataset_fpcs": [16, 64]}, "2 lengths for 3 weights"),
+        ("data", {"dataset_fpcs": [16, 64, "a"]}, "not a list of clip lengths"),
+        ("data", {"dataset_fpcs": []}, "not a list of clip lengths"),
+        ("data", {"datasets_weights": [1, 1]}, "2 weights for 3 data.datasets"),
+        ("data", {"datasets_weights": [1, 0, 1]}, "not a list of positive numbers"),
         ("data", {"batch_size": "many"}, "not a number"),
         ("data", {"batch_size": 1.5}, "not a whole number"),
         ("data_aug", {"reprob": 0.25}, "data_aug.reprob"),
@@ -275,6 +280,35 @@ def test_what_cannot_be_trained_here_is_an_error(section, change, message):
     table[section] |= change
     with pytest.raises(ConfigError, match=message):
         import_meta(table)
+
+
+def test_datasets_of_several_lengths_become_buckets_with_their_weights():
+    table = vitl()
+    table["data"]["dataset_fpcs"] = [16, 64, 16]
+    imported = import_meta(table)
+    found = {(n, fps): share for n, fps, share in imported.config.clips.buckets}
+    assert found == {(16, 4.0): pytest.approx(0.9), (64, 4.0): pytest.approx(0.1)}
+    assert any("clips.buckets" in note for note in imported.notes)
+    del table["data"]["datasets_weights"]
+    found = {n: share for n, _, share in import_meta(table).config.clips.buckets}
+    assert found[16] == 2 * found[64]
+    table["data"]["sampling_rate"] = table["data"].pop("fps")
+    with pytest.raises(ConfigError, match=r"several lengths need data\.fps"):
+        import_meta(table)
+
+
+def test_the_datasets_become_a_mixture(tmp_path):
+    path = tmp_path / "mix.toml"
+    table = vitl()
+    path.write_text(import_meta(table).mixture)
+    parts = [(part["videos"], part["weight"]) for part in read_mixture(path)]
+    assert parts == list(
+        zip(table["data"]["datasets"], table["data"]["datasets_weights"], strict=True)
+    )
+    table["data"] |= {"datasets": ['/a "b"\\c.csv'], "datasets_weights": None, "dataset_fpcs": [16]}
+    path.write_text(import_meta(table).mixture)
+    assert read_mixture(path)[0]["videos"] == '/a "b"\\c.csv'
+    assert import_meta(vjepa1() | {"app": "vjepa"}).config.clips.buckets == ()
 
 
 def test_other_apps_and_masks_are_errors():
@@ -315,6 +349,7 @@ def test_the_command_writes_a_config_that_trains_when_scaled_down(tmp_path, caps
     assert main(command) == 2
     assert "--overwrite" in capsys.readouterr().err
     config = load_config(PretrainRunConfig, out)
+    assert len(read_mixture(tmp_path / "vitl.mixture.toml")) == 3
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 255, (40, 32, 32, 3), dtype=np.uint8)
     write_video(tmp_path / "videos" / "a.mp4", frames, fps=10)
