@@ -30,6 +30,8 @@ class LabelledSet:
     groups: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.samples.dtype != np.float32:
+            raise ConfigError(f"samples of {self.samples.dtype}: must be float32")
         if not len(self.samples) == len(self.labels) == len(self.names):
             raise ConfigError(
                 f"{len(self.samples)} samples, {len(self.labels)} labels, {len(self.names)} names"
