@@ -167,9 +167,11 @@ def _plan(cell: Cell, plan: Suite, entry: EnvEntry) -> list[suite.Method]:
 
 def _oracle(cell: Cell, plan: Suite, entry: EnvEntry) -> list[suite.Method]:
     from ..envs.oracle import SimulatorDynamics
+    from ..envs.oracle_levels import add_levels
 
     env = make(entry.env, render_obs=False)
     dynamics = SimulatorDynamics(env, action_block=entry.action_block, threads=cell.threads or 2)
+    add_levels(dynamics, max((m.lengths for m in plan.models.values()), default=()))
     mpc = replace(entry.mpc, action_block=entry.action_block)
     width = dynamics.action_dim // (mpc.action_block if mpc.hold else 1)
     planner = make_planner(plan.planners[cell.planner], width, entry.cost)
@@ -203,6 +205,8 @@ def _episodes(cell: Cell, plan: Suite, entry: EnvEntry, kind: suite.Kind) -> Epi
         seed=plan.problems_seed,
         budget=_budget(entry),
         near_steps=entry.near_steps,
+        factors=entry.factors,
+        split=entry.split,
     )
 
 

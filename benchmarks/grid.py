@@ -29,8 +29,9 @@ from ..core.config import did_you_mean, from_table
 from ..core.errors import ConfigError
 from ..core.io import atomic_write_text
 from ..envs.collect import CollectConfig
-from ..planning import LatentCost, MPCConfig
-from ..planning.planners import PLANNERS
+from ..envs.factors import FactorConfig
+from ..planning import HierarchicalConfig, LatentCost, MPCConfig
+from ..planning.planners import ALL_PLANNERS
 from ..planning.search import SearchConfig
 from ..vjepa import presets
 from ..vjepa.pretrain_recipe import PretrainRunConfig
@@ -55,6 +56,10 @@ class EnvEntry:
     """See kinds."""
     episodes: int = 200
     """Problems per kind."""
+    factors: FactorConfig = field(default_factory=FactorConfig)
+    """What looks and weighs different in every problem; the data's own are collect.factors."""
+    split: Literal["train", "test"] = "train"
+    """Of the problems' random layouts; the data's own is collect.split."""
     action_block: int = 5
     """Environment steps per model step of the simulator oracle; models have their own."""
     collect: CollectConfig = field(default_factory=CollectConfig)
@@ -73,6 +78,11 @@ class ModelEntry:
     pretrain: PretrainRunConfig | None = None
     envs: tuple[str, ...] = ()
     """Only in these; empty: all."""
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Model steps per step of its higher levels, if it has some."""
+        return self.train.train.hierarchy.lengths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +146,13 @@ def parse_suite(table: Any, *, source: str = "suite") -> Suite:
     planners = {
         str(k): _planner(v, f"{source}: planners.{k}") for k, v in parts["planners"].items()
     }
+    for name, planner in planners.items():
+        flat = [key for key, model in models.items() if not model.lengths]
+        if isinstance(planner, HierarchicalConfig) and (flat or not models):
+            raise ConfigError(
+                f"{source}: planners.{name} is hierarchical: it needs models with levels, and "
+                f"{', '.join(flat) or 'there is none'} (models) has none (hierarchy.strides)"
+            )
     seeds = tuple(table.get("seeds", (0,)))
     if not seeds or not all(type(seed) is int for seed in seeds):
         raise ConfigError(f"{source}: seeds = {list(seeds)}: a list of whole numbers")
@@ -187,12 +204,13 @@ def _model(table: Any, source: str) -> ModelEntry:
 def _planner(table: Any, source: str) -> SearchConfig:
     table = dict(table or {})
     kind = table.pop("kind", "cem")
-    if kind not in PLANNERS:
+    if kind not in ALL_PLANNERS:
         raise ConfigError(
-            f"{source}.kind = {kind!r}{did_you_mean(str(kind), PLANNERS)} ({', '.join(PLANNERS)})"
+            f"{source}.kind = {kind!r}{did_you_mean(str(kind), ALL_PLANNERS)} "
+            f"({', '.join(ALL_PLANNERS)})"
         )
     base = suite.CEM_CONFIG if kind == "cem" else None
-    return from_table(PLANNERS[kind][0], table, base=base, source=source)
+    return from_table(ALL_PLANNERS[kind][0], table, base=base, source=source)
 
 
 # --- jobs -------------------------------------------------------------------------------------
@@ -248,7 +266,7 @@ def suite_jobs(suite_: Suite, source: str, out: Path, *, device: str, threads: i
 
 def _differentiates(config: SearchConfig) -> bool:
     return any(
-        type(config) is kind and planner.differentiates for kind, planner in PLANNERS.values()
+        type(config) is kind and planner.differentiates for kind, planner in ALL_PLANNERS.values()
     )
 
 

@@ -26,8 +26,10 @@ from ..core.rng import stream_seed
 from ..datasets.trajectories import TrajectorySet
 from ..datasets.video_writer import as_stored
 from ..envs import make
+from ..envs.factors import FactorConfig
 from ..envs.oracle import SimulatorDynamics
 from ..planning import CEM, CEMConfig, Cost, LatentCost, LatentDynamics, MPCAgent, MPCConfig
+from ..vjepa.hierarchy import copy_levels
 from ..vjepa.world_model import WorldModel
 from .episodes import EpisodeSet, draw_far, draw_near
 from .floors import Retrieval, coloured_random, no_action, replay, uniform_random
@@ -42,6 +44,8 @@ CEM_CONFIG = CEMConfig(
 )
 MPC_CONFIG = MPCConfig(execute=1, hold=True)
 COST = LatentCost(kind="l2", steps="sum", saturation=0.3)
+
+NO_FACTORS = FactorConfig()
 
 Kind = Literal["far", "near"]
 
@@ -192,6 +196,7 @@ def fresh_model(model: WorldModel, *, seed: int) -> WorldModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "untrained"))
         fresh = WorldModel(model.config)
+        copy_levels(model, fresh)
     return fresh.requires_grad_(False).eval().to(next(model.parameters()).device)
 
 
@@ -204,28 +209,39 @@ def episode_set(
     seed: int,
     budget: int,
     near_steps: int = 25,
+    factors: FactorConfig = NO_FACTORS,
+    split: str = "train",
 ) -> EpisodeSet:
     """The episode set saved at ``path``, drawn and saved first where there is none.
 
     Args:
         kind: ``far`` (anywhere) or ``near`` (at most ``near_steps`` environment steps away).
+        factors: what looks and weighs different in every problem. split: of random layouts,
+            "train" or "test".
 
     Raises:
         ConfigError: the file holds another set than asked for. DatasetError: it is damaged.
     """
     if not Path(path).exists():
-        env = make(env_id, render_obs=False)
+        env = make(env_id, render_obs=False, **({} if split == "train" else {"split": split}))
+        what: dict[str, Any] = {"env_id": env_id, "seed": seed, "budget": budget}
+        what |= {"factors": factors}
         if kind == "far":
-            drawn = draw_far(env, count, env_id=env_id, seed=seed, budget=budget)
+            drawn = draw_far(env, count, **what)
         else:
-            drawn = draw_near(env, count, env_id=env_id, seed=seed, budget=budget, steps=near_steps)
+            drawn = draw_near(env, count, **what, steps=near_steps)
         drawn.save(path)
     episodes = EpisodeSet.load(path, env_id=env_id)
-    found = (episodes.kind, len(episodes), episodes.seed, episodes.budget)
-    if found != (kind, count, seed, budget):
+    varied = (tuple(sorted(factors.kinds)), factors.split if factors.kinds else "train")
+    wanted = (kind, count, seed, budget, split, *varied)
+    found = (
+        *(episodes.kind, len(episodes), episodes.seed, episodes.budget, episodes.split),
+        *(tuple(sorted(episodes.factors)), episodes.factor_split),
+    )
+    if found != wanted:
         raise ConfigError(
-            f"{path} holds (kind, episodes, seed, budget) = {found}, not "
-            f"{(kind, count, seed, budget)}; remove it or name another folder"
+            f"{path} holds (kind, episodes, seed, budget, split, factors, their split) = {found}, "
+            f"not {wanted}; remove it or name another folder"
         )
     return episodes
 

@@ -16,14 +16,17 @@ from ..core.errors import ConfigError
 from ..core.run import RunDir
 from ..datasets.trajectories import TrajectorySet
 from ..envs import make
+from ..envs.factors import FactorConfig
 from ..envs.oracle import SimulatorDynamics
+from ..envs.oracle_levels import add_levels
 from ..planning import (
-    PLANNERS,
+    ALL_PLANNERS,
     ActionSupport,
     AdamConfig,
     AmortisedConfig,
     CategoricalConfig,
     CEMConfig,
+    HierarchicalConfig,
     HybridConfig,
     ICEMConfig,
     LatentCost,
@@ -66,6 +69,10 @@ class Config:
     """Farthest near goal, in environment steps of a random policy."""
     seed: int = 0
     """Seed of the problems and of the random floors."""
+    factors: FactorConfig = field(default_factory=FactorConfig)
+    """What looks and weighs different in every problem; nothing by default."""
+    split: Literal["train", "test"] = "train"
+    """Of the random layouts that problems are drawn with; test: layouts that no data shows."""
     data: str = ""
     """Trajectory set for the replay and retrieval floors and for the support; the first model's own
     if empty."""
@@ -74,7 +81,16 @@ class Config:
     oracle: bool = True
     """Evaluate the planner with the simulator as its model (by CEM, if it needs gradients)."""
     planner: Literal[
-        "cem", "icem", "mppi", "shooting", "categorical", "adam", "pgd", "hybrid", "amortised"
+        "cem",
+        "icem",
+        "mppi",
+        "shooting",
+        "categorical",
+        "adam",
+        "pgd",
+        "hybrid",
+        "amortised",
+        "hierarchical",
     ] = "cem"
     """Which planner; its settings are the flags of its name."""
     support: Literal["bounds", "range", "quantile", "density"] = "bounds"
@@ -122,6 +138,10 @@ class Config:
     """CEM, then Adam."""
     amortised: AmortisedConfig = field(default_factory=lambda: AmortisedConfig(**_SHARED))
     """What the model's head proposes, without search (models of `tubelet amortise`)."""
+    hierarchical: HierarchicalConfig = field(
+        default_factory=lambda: HierarchicalConfig(**{**_WIDE, "horizon": 4}, elites=10)
+    )
+    """CEM at every level of a model with levels (`tubelet train --preset hjepa`)."""
     mpc: MPCConfig = field(default_factory=lambda: suite.MPC_CONFIG)
     """Receding horizon; the action block is each model's own."""
     cost: LatentCost = field(default_factory=lambda: suite.COST)
@@ -187,6 +207,8 @@ def run(config: Config) -> int:
                 seed=config.seed,
                 budget=config.budget,
                 near_steps=config.near_steps,
+                factors=config.factors,
+                split=config.split,
             )
             results = suite.run_goal_reaching(
                 folder.path,
@@ -217,11 +239,12 @@ def _methods(config: Config, models: dict[str, WorldModel]) -> list[suite.Method
     ]
     if config.oracle:
         search, name = config.search, "simulator oracle"
-        if PLANNERS[config.planner][1].differentiates or config.planner == "amortised":
+        if ALL_PLANNERS[config.planner][1].differentiates or config.planner == "amortised":
             search, name = config.cem, f"{name} (CEM)"  # the simulator has no gradient, and no head
         search = replace(search, propose=())
         block = first.config.action_block
         dynamics = SimulatorDynamics(make(config.env, render_obs=False), action_block=block)
+        add_levels(dynamics, [level.length for level in first.levels])
         agent = _agent(config, dynamics, block, search)
         methods.append(suite.Method(name=name, agent=agent, role="ceiling", privileged=True))
     return methods

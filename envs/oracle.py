@@ -17,7 +17,8 @@ from torch import Tensor
 from ..core.errors import ConfigError, PlanningError
 from ..core.latent import Latent
 from .base import GoalEnv
-from .rendering import load_mujoco
+from .factors import Factors
+from .rendering import MjModel, load_mujoco
 
 
 class SimulatorDynamics:
@@ -25,7 +26,9 @@ class SimulatorDynamics:
 
     An encoded context *is* the simulator's state, tokens float64 ``[B, 1, 1, S]``; goals and
     imagined trajectories are the environment's ``plan_features``, tokens float32 ``[..., 1, F]``,
-    in which the L2 distance is a fair cost.
+    in which the L2 distance is a fair cost. Observations with ``factors``, one per problem
+    (:class:`.factors.Factors`), are simulated with the sizes and masses that these give; a last
+    number of the context then says which.
 
     Args:
         env: of the kind to simulate; its own episode is not touched.
@@ -35,6 +38,9 @@ class SimulatorDynamics:
         positions: goals and trajectories are joint positions instead of ``plan_features``, tokens
             float32 ``[..., 1, nq]``, for :class:`ShapedCost`.
     """
+
+    levels: tuple[Any, ...] = ()
+    """Slower clocks; :func:`.oracle_levels.add_levels` gives it some."""
 
     def __init__(
         self, env: GoalEnv, *, action_block: int = 1, threads: int = 2, positions: bool = False
@@ -49,6 +55,7 @@ class SimulatorDynamics:
         self._rollout: Any = rollout.Rollout(nthread=threads)
         mj = load_mujoco()
         self._data = [mj.MjData(env.model) for _ in range(threads)]
+        self._varied: dict[int, tuple[Factors, MjModel]] = {}  # by the factors' identity
         bits = mj.mjtState
         self._physics_spec = int(bits.mjSTATE_FULLPHYSICS)
         self._layout_spec = int(bits.mjSTATE_MOCAP_POS) | int(bits.mjSTATE_MOCAP_QUAT)
@@ -56,7 +63,11 @@ class SimulatorDynamics:
 
     def encode(self, obs: Mapping[str, Any]) -> Latent:
         """The last of the states float64 ``[B, T, S]`` in ``obs["state"]``, as ``[B, 1, 1, S]``."""
-        return Latent(self._states(obs, 3)[:, -1:, None])
+        states = self._states(obs, 3)[:, -1:, None]
+        if "factors" not in obs:
+            return Latent(states)
+        numbers = torch.tensor([self._number(factors) for factors in obs["factors"]]).double()
+        return Latent(torch.cat([states, numbers[:, None, None, None]], 3))
 
     def encode_goal(self, obs: Mapping[str, Any]) -> Latent:
         """Features ``[B, 1, F]`` of the goal states float64 ``[B, S]`` in ``obs["state"]``."""
@@ -67,6 +78,8 @@ class SimulatorDynamics:
         """Simulate ``actions`` float32 ``[B, S, H, A]``: features ``[B, S, H, 1, F]``."""
         problems, candidates, horizon, _ = actions.shape
         states = context.tokens[:, -1, 0].cpu().numpy()
+        models, data = self._models(states[:, self.env.state_dim :], candidates)
+        states = states[:, : self.env.state_dim]
         controls = actions.detach().cpu().numpy().astype(np.float64)
         controls = controls.reshape(problems, candidates, horizon * self.action_block, -1)
         controls = np.repeat(self.env.control(controls), self.env.frame_skip, axis=2)
@@ -79,8 +92,8 @@ class SimulatorDynamics:
             axis=3,
         )
         simulated, _ = self._rollout.rollout(
-            self.env.model,
-            self._data,
+            models,
+            data,
             np.repeat(start, candidates, axis=0),
             controls.reshape(problems * candidates, controls.shape[2], -1),
             control_spec=self._control_spec,
@@ -89,6 +102,25 @@ class SimulatorDynamics:
         position = self.env.position(simulated[:, every - 1 :: every])
         position = position.reshape(problems, candidates, horizon, -1)
         return Latent(self._features(states, position)[..., None, :].to(actions.device))
+
+    def _number(self, factors: Factors) -> int:
+        """What the context calls a draw of factors; its model is made when it is first met."""
+        if id(factors) not in self._varied:
+            plain, scene = self.env.model, self.env.scene
+            factors.apply(self.env)
+            self._varied[id(factors)] = (factors, self.env.model)
+            self.env.use_model(plain)
+            self.env.scene = scene
+        return list(self._varied).index(id(factors))
+
+    def _models(self, numbers: np.ndarray, candidates: int) -> tuple[Any, list[Any]]:
+        """The model, or one for each rollout, and the memory of the threads that fits it."""
+        if not numbers.shape[1]:
+            return self.env.model, self._data
+        every = [model for _, model in self._varied.values()]
+        mj = load_mujoco()
+        chosen = [every[int(number)] for number in numbers[:, 0] for _ in range(candidates)]
+        return chosen, [mj.MjData(every[0]) for _ in self._data]
 
     def _parts(self, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of states ``[B, S]``: what a rollout starts from, and the layout that stays in place."""

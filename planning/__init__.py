@@ -9,19 +9,22 @@ from .categorical import CategoricalCEM, CategoricalConfig
 from .cem import CEM, CEMConfig
 from .costs import LatentCost
 from .gradient import PGD, Adam, AdamConfig, PGDConfig
+from .hierarchical import Hierarchical, HierarchicalConfig
 from .hybrid import Hybrid, HybridConfig
 from .icem import ICEM, ICEMConfig
+from .levels import MacroDynamics, levels_of
 from .mpc import MPCAgent, MPCConfig, PlanRecord, profile
 from .mppi import MPPI, MPPIConfig
-from .planners import PLANNERS, make_planner
+from .planners import ALL_PLANNERS, PLANNERS, make_planner
 from .proposals import Proposer
 from .protocol import Cost, Generators, HeldActions, LatentDynamics, Observation, Plan, Planner
 from .search import SearchConfig
 from .shooting import RandomShooting, ShootingConfig
-from .support import ActionSupport, action_range
+from .support import ActionSupport, NeighbourSupport, Support, action_range
 from .vjepa2_ac import VJEPA2ACConfig, VJEPA2ACPlanner
 
 __all__ = [
+    "ALL_PLANNERS",
     "CEM",
     "ICEM",
     "MPPI",
@@ -38,6 +41,8 @@ __all__ = [
     "Cost",
     "Generators",
     "HeldActions",
+    "Hierarchical",
+    "HierarchicalConfig",
     "Hybrid",
     "HybridConfig",
     "ICEMConfig",
@@ -46,6 +51,8 @@ __all__ = [
     "MPCAgent",
     "MPCConfig",
     "MPPIConfig",
+    "MacroDynamics",
+    "NeighbourSupport",
     "Observation",
     "PGDConfig",
     "Plan",
@@ -55,9 +62,11 @@ __all__ = [
     "RandomShooting",
     "SearchConfig",
     "ShootingConfig",
+    "Support",
     "VJEPA2ACConfig",
     "VJEPA2ACPlanner",
     "action_range",
+    "levels_of",
     "make_planner",
     "profile",
 ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import PlanningError
-from .support import ActionSupport
+from .support import Support
 
 _SHRINK = 1 - 1e-6  # so that rounding never leaves a scaled group outside its ball
 
@@ -38,9 +38,9 @@ class ActionBounds:
         high: Sequence[float],
         norm_groups: Sequence[int] = (),
         max_norms: Sequence[float] = (),
-        support: ActionSupport | None = None,
+        support: Support | None = None,
     ):
-        self.support: ActionSupport | None = None
+        self.support: Support | None = None
         self.low, self.high = _tiled("low", low, action_dim), _tiled("high", high, action_dim)
         if not (torch.isfinite(self.low).all() and torch.isfinite(self.high).all()):
             raise PlanningError(f"bounds must be finite, got low = {low}, high = {high}")
@@ -97,7 +97,7 @@ class ActionBounds:
         is the only bound."""
         return self.project_(torch.lerp(self.low, self.high, uniform))
 
-    def _check_support(self, support: ActionSupport, action_dim: int) -> None:
+    def _check_support(self, support: Support, action_dim: int) -> None:
         if support.mean.shape != (action_dim,):
             raise PlanningError(
                 f"the support is of actions of width {len(support.mean)}, not {action_dim}"

@@ -18,7 +18,7 @@ from .candidates import Evaluator, cheaper, check_finite, lowest
 from .noise import colouring, standard_normal
 from .protocol import Cost, Generators
 from .search import Search, SearchConfig
-from .support import ActionSupport
+from .support import Support
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +97,7 @@ class GaussianSearch(Search):
         config: GaussianConfig,
         action_dim: int,
         cost: Cost | None = None,
-        support: ActionSupport | None = None,
+        support: Support | None = None,
     ):
         super().__init__(config, action_dim, cost, support)
         self.config = config

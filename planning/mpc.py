@@ -130,6 +130,8 @@ class MPCAgent:
             raise PlanningError(f"{len(numbers)} problem numbers for {count} goals: give one each")
         self._generators = [torch_generator(self.config.seed, "mpc", n) for n in numbers]
         self._last, self.records = None, []
+        if (forget := getattr(self.planner, "reset", None)) is not None:
+            forget()  # what a planner keeps between plans belongs to the last episodes
 
     def act(self, obs: Observation) -> np.ndarray:
         """The next K environment actions of each problem, float32 ``[B, K, a]``.

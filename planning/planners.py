@@ -7,6 +7,7 @@ from .amortised import Amortised, AmortisedConfig
 from .categorical import CategoricalCEM, CategoricalConfig
 from .cem import CEM, CEMConfig
 from .gradient import PGD, Adam, AdamConfig, PGDConfig
+from .hierarchical import Hierarchical, HierarchicalConfig
 from .hybrid import Hybrid, HybridConfig
 from .icem import ICEM, ICEMConfig
 from .mppi import MPPI, MPPIConfig
@@ -28,6 +29,11 @@ PLANNERS: dict[str, tuple[type[SearchConfig], type[Search]]] = {
     "amortised": (AmortisedConfig, Amortised),
 }
 """Name: (config, planner), for actions of any width."""
+
+ALL_PLANNERS: dict[str, tuple[type[SearchConfig], type[Search]]] = PLANNERS | {
+    "hierarchical": (HierarchicalConfig, Hierarchical)
+}
+"""With those for dynamics with levels."""
 
 
 def make_planner(
@@ -52,9 +58,9 @@ def make_planner(
                 "bounds of its own (no support)"
             )
         return VJEPA2ACPlanner(config, cost)
-    for kind, planner in PLANNERS.values():
+    for kind, planner in ALL_PLANNERS.values():
         if type(config) is kind:
             return planner(config, action_dim, cost, support)
     raise PlanningError(
-        f"{type(config).__name__} is the config of no planner; known: {', '.join(PLANNERS)}"
+        f"{type(config).__name__} is the config of no planner; known: {', '.join(ALL_PLANNERS)}"
     )

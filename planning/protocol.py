@@ -127,7 +127,7 @@ class HeldActions:
     def __getattr__(self, name: str) -> Any:
         """``candidate_bytes`` of the dynamics, if it has it: its candidates are ours; and its
         proposals, if it makes some: the mean action of each block is held."""
-        if name == "candidate_bytes":
+        if name in ("candidate_bytes", "levels"):  # higher levels see no single actions
             return getattr(self.dynamics, name)
         if name == "propose":
             propose = getattr(self.dynamics, name)

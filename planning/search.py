@@ -19,7 +19,7 @@ from .candidates import Evaluator, check_problem
 from .costs import LatentCost
 from .proposals import cheapest_start
 from .protocol import Cost, Generators, LatentDynamics, Plan
-from .support import ActionSupport
+from .support import Support
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +117,7 @@ class Search:
         config: SearchConfig,
         action_dim: int,
         cost: Cost | None = None,
-        support: ActionSupport | None = None,
+        support: Support | None = None,
     ):
         self.horizon, self.action_dim = config.horizon, action_dim
         self._settings = config

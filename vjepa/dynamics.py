@@ -12,7 +12,7 @@ frozen encoder. The terms are those of :mod:`tubelet.vjepa.objectives`.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -29,6 +29,7 @@ from .dynamics_feedback import objective_sizes, with_sets
 from .encoder import TubeletEncoder
 from .engine import fit
 from .futures import FuturePredictor
+from .hierarchy import Hierarchy, attach, hierarchy_of
 from .objectives.latents import Latents
 from .objectives.objective import Objective
 from .proposer import JOINT_GROUP, hindsight_loss
@@ -61,6 +62,7 @@ def build(config: DynamicsConfig, encoder: TubeletEncoder | None = None) -> Worl
             action_dim=model.action_dim,
             **objective_sizes(model, config),
         )
+        attach(model, config.hierarchy)
     if encoder is not None:
         if encoder.config != config.model.encoder:
             raise ConfigError(
@@ -100,11 +102,14 @@ def dynamics_losses(
         **_predictions(model, config, z, actions, terms.needs, step),
     )
     if config.feedback is not None:
-        known = with_sets(known, z, actions, model.predictor.grid)
+        known = with_sets(known, z, actions, cast(tuple[int, int], model.predictor.grid))
     found = {_NAMES.get(str(name), str(name)): value for name, value in terms(known).items()}
     if model.proposer is not None:
         tried = _proposals(model, z, actions, step, config.seed)
         found |= {"proposer": tried, "loss": found["loss"] + tried}
+    if (higher := hierarchy_of(model)) is not None:
+        slow = higher.losses(z, actions, step)
+        found |= slow | {"loss": found["loss"] + slow["loss"]}
     return found
 
 
@@ -149,24 +154,73 @@ def prediction_report(
         ``shuffled``: error with the actions of other windows over error with the true ones (above
         1: actions matter; 1 in batches of one window); ``latent_rank``: RankMe of the latents.
 
+        The same of each higher level, as ``level2_over_copy`` and so on, and
+        ``level2_over_level1_H``, its error at the last step over that of level 1, which took more
+        steps to get there.
+
         All are finite: where both errors of a ratio are zero (nothing moves, say) it is 1, and
         where only the lower one is, a very large number.
     """
     model.eval()
+    known = [(latents(model, batch, frozen=frozen), batch.actions) for batch in batches]
+    return latent_report(model, known, seed=seed)
+
+
+def latent_report(
+    model: WorldModel, known: Sequence[tuple[Tensor, Tensor]], *, seed: int = 0
+) -> dict[str, float]:
+    """:func:`prediction_report` from latents ``[B, H + 1, n, d + P]`` and the actions ``[B, H, A]``
+    between them, by batch."""
+    values = rollout_report(model.predictor.rollout, known, latent_dim=model.latent_dim, seed=seed)
+    higher = hierarchy_of(model)
+    return values if higher is None else values | _levels_report(model, higher, known, values)
+
+
+@torch.no_grad()
+def _levels_report(
+    model: WorldModel,
+    higher: Hierarchy,
+    known: Sequence[tuple[Tensor, Tensor]],
+    first: dict[str, float],
+) -> dict[str, float]:
+    values = {}
+    for number, level in enumerate(higher, start=2):
+        slow = [(z[:, :: level.length], level.macros(a.to(z.device))) for z, a in known]
+        found = rollout_report(level.predictor.rollout, slow, latent_dim=model.latent_dim)
+        found["over_level1_H"] = found["over_copy_H"] / first["over_copy_H"]
+        del found["latent_rank"]
+        values |= {f"level{number}_{name}": value for name, value in found.items()}
+    return values
+
+
+@torch.no_grad()
+def rollout_report(
+    rollout: Callable[[Tensor, Tensor], Tensor],
+    known: Iterable[tuple[Tensor, Tensor]],
+    *,
+    latent_dim: int,
+    seed: int = 0,
+) -> dict[str, float]:
+    """What :func:`prediction_report` says, of any predictor.
+
+    Args:
+        rollout: ``(first latents [B, 1, n, d + P], actions [B, H, A]) -> [B, H, n, d + P]``.
+        known: latents ``[B, H + 1, n, d + P]`` and the actions between them, by batch.
+        latent_dim: d, the channels that are judged.
+    """
     errors: dict[str, list[Tensor]] = {"true": [], "shuffled": [], "copy": []}
     seen: list[Tensor] = []
-    for batch in batches:
-        z = latents(model, batch, frozen=frozen)
-        actions = batch.actions.to(z.device)
+    for z, given in known:
+        actions = given.to(z.device)
         generator = torch_generator(seed, "shuffle", len(seen))
         guesses = {
-            "true": model.predictor.rollout(z[:, :1], actions),
-            "shuffled": model.predictor.rollout(z[:, :1], _of_others(actions, generator)),
+            "true": rollout(z[:, :1], actions),
+            "shuffled": rollout(z[:, :1], _of_others(actions, generator)),
             "copy": z[:, :1],
         }
-        z = z[..., : model.latent_dim]
+        z = z[..., :latent_dim]
         for name, guess in guesses.items():
-            wrong = guess[..., : model.latent_dim] - z[:, 1:]
+            wrong = guess[..., :latent_dim] - z[:, 1:]
             errors[name].append(wrong.square().mean(dim=(0, 2, 3)).double())
         seen.append(z.flatten(0, 1).flatten(1))
     true, shuffled, copy = (torch.stack(per_batch).sum(0) for per_batch in errors.values())
@@ -200,6 +254,7 @@ def train_dynamics(
     held_out: Callable[[], Iterable[WindowBatch]] | None = None,
     standardise_on: Tensor | None = None,
     standardise_proprio_on: Tensor | None = None,
+    chunks: Sequence[Tensor] = (),
     device: str = "cpu",
 ) -> WorldModel:
     """Train (or go on training) a world model; see :func:`tubelet.vjepa.engine.fit`.
@@ -212,7 +267,16 @@ def train_dynamics(
         held_out: windows for :func:`prediction_report`, at every report.
         standardise_on: encoder tokens ``[M, N, D]`` that set the mean and deviation of each.
         standardise_proprio_on: the same of proprioception ``[M, P]``.
+        chunks: training chunks ``[M, h, A]`` for each higher level, where there are some.
+
+    Raises:
+        ConfigError: a frozen encoder, or a frozen first level, without one; no chunks for levels.
     """
+    if config.hierarchy.strides and config.hierarchy.first == "frozen":
+        raise ConfigError(
+            'hierarchy.first = "frozen" trains the levels above a trained world model: name its '
+            'run folder as level1, or set hierarchy.first = "joint"'
+        )
     if config.freeze_encoder and encoder is None:
         raise ConfigError("freeze_encoder = true needs an encoder: name a pretraining run")
     model = build(config, encoder).to(device)
@@ -222,6 +286,8 @@ def train_dynamics(
         model.standardise(standardise_on.to(device))
     if standardise_proprio_on is not None:
         model.standardise_proprio(standardise_proprio_on.to(device))
+    if (higher := hierarchy_of(model)) is not None:
+        higher.fill(chunks)
 
     def report(batch: WindowBatch, step: int) -> dict[str, float]:
         if held_out is None:

@@ -9,8 +9,9 @@ from typing import Literal
 from ..core.errors import ConfigError
 from .dynamics_feedback import check_feedback
 from .engine import LoopConfig
-from .objectives.futures import LikelihoodConfig, RouterConfig
+from .hierarchy_config import HierarchyConfig
 from .objectives.feedback import FeedbackConfig
+from .objectives.futures import LikelihoodConfig, RouterConfig
 from .objectives.objective import ObjectiveConfig
 from .objectives.regress import MultistepConfig, RegressConfig
 from .objectives.sigreg import SigregConfig
@@ -56,6 +57,8 @@ class DynamicsConfig:
     """Weight of inverse dynamics: a head reads the action from consecutive latents."""
     feedback: FeedbackConfig | None = None
     """Discriminative feedback on one-step predictions (JeDi-JEPA); set its normalise to false."""
+    hierarchy: HierarchyConfig = field(default_factory=HierarchyConfig)
+    """Slower levels over the same latents; none by default."""
     batch_size: int = 64
     """Windows per step."""
     cache_stride: int = 5
@@ -89,6 +92,7 @@ class DynamicsConfig:
                 "teacher_weight = rollout_weight = 0: nothing would train the predictor; "
                 "give one of them a positive weight"
             )
+        self.hierarchy.check_horizon(self.horizon)
         if self.model.futures.kind == "gaussian" and not self.teacher_weight:
             raise ConfigError(
                 "teacher_weight = 0: the spread of model.futures.kind = 'gaussian' is learnt by "

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core.errors import ConfigError, DatasetError
 from ..core.io import atomic_path, atomic_write_json, reserve
 from ..core.progress import progress
 from ..datasets.windows import FramePairs
-from .encoder import TubeletEncoder
 
 
 class LatentCache:
@@ -38,7 +37,7 @@ class LatentCache:
 
 
 def cache_latents(
-    encoder: TubeletEncoder,
+    encoder: nn.Module,
     observe: FramePairs,
     folder: Path,
     *,
@@ -49,7 +48,8 @@ def cache_latents(
     """Encode every ``stride``-th observation, or open the cache where that was done before.
 
     Args:
-        encoder: frozen; its weights are part of the cache's name.
+        encoder: frozen, uint8 frames ``[B, k, H, W, 3]`` to tokens ``[B, N, D]``; its ``config``
+            and weights are part of the cache's name.
         observe: gives the frames of any step. folder: where caches live.
         stride: environment steps between cached observations. source: names the frames (a changed
             source is another cache).
@@ -93,7 +93,7 @@ def cache_latents(
     return LatentCache(path, offsets, stride)
 
 
-def _digest(encoder: TubeletEncoder) -> str:
+def _digest(encoder: nn.Module) -> str:
     sha = hashlib.sha256(repr(encoder.config).encode())
     for name, value in sorted(encoder.state_dict().items()):
         sha.update(name.encode())

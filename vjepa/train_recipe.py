@@ -22,8 +22,9 @@ from ..datasets.windows import FramePairs, Observe, WindowBatch, window_batches
 from . import dynamics
 from .checkpoint import find_checkpoint, load_checkpoint, stored_config
 from .device import MAY_DIFFER, prepare
-from .dynamics import DynamicsConfig, prediction_report, take, train_dynamics
+from .dynamics import DynamicsConfig, latent_report, prediction_report, take, train_dynamics
 from .encoder import TubeletEncoder
+from .hierarchy_recipe import LatentReader, first_level, known, sample_chunks, train_levels
 from .latent_cache import LatentCache, cache_latents
 from .pretrain_recipe import load_encoder
 from .world_model import WorldModel
@@ -45,6 +46,9 @@ class TrainConfig:
     encoder: str = ""
     """Run folder of a pretrained encoder, or a folder that ``tubelet convert`` wrote; its
     architecture then replaces train.model.encoder. Empty for a fresh one."""
+    level1: str = ""
+    """Run folder of a trained world model, which stays as it is, for the levels of train.hierarchy
+    to be trained above; its architecture then replaces train.model."""
     train: DynamicsConfig = field(default_factory=DynamicsConfig)
     """Model, losses, optimiser and schedules."""
     held_out: float = 0.1
@@ -57,6 +61,16 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not 0 < self.held_out < 1:
             raise ConfigError(f"held_out = {self.held_out}: a share of the episodes, in (0, 1)")
+        if self.level1 and not self.on_frozen_level:
+            raise ConfigError(
+                f"level1 = {self.level1!r} is for levels above it: set train.hierarchy.strides, "
+                'and train.hierarchy.first = "frozen"'
+            )
+
+    @property
+    def on_frozen_level(self) -> bool:
+        """Whether only levels above a trained world model are trained."""
+        return bool(self.train.hierarchy.strides) and self.train.hierarchy.first == "frozen"
 
 
 def train_on_trajectories(config: TrainConfig) -> WorldModel:
@@ -76,16 +90,23 @@ def train_on_trajectories(config: TrainConfig) -> WorldModel:
     device = prepare(config.device, config.threads)
     trajectories = TrajectorySet.open(config.data)
     encoder = load_encoder(config.encoder, device=device) if config.encoder else None
-    train = config.train
-    if encoder is not None:
+    train, below = config.train, None
+    if config.on_frozen_level:
+        if not config.level1:
+            raise ConfigError(
+                'level1 = "": name the run folder of a trained world model, or set '
+                'train.hierarchy.first = "joint"'
+            )
+        train, below = first_level(config.level1, train, device=device)
+    elif encoder is not None:
         train = replace(train, model=replace(train.model, encoder=encoder.config))
-    if train.freeze_encoder and encoder is None:
+    if train.freeze_encoder and encoder is None and below is None:
         raise ConfigError("train.freeze_encoder = true: name a pretraining run as encoder")
     _check_widths(train, trajectories)
     kept, held = split_episodes(trajectories.num_episodes, config.held_out)
     with RunDir.create(config.out, config, resume=config.resume, may_differ=MAY_DIFFER) as run:
         frames = trajectories.cache(train.model.image_size)
-        observe, sample = _observations(train, frames, encoder, kept)
+        observe, sample = _observations(train, frames, encoder, kept, below)
         felt = trajectories.arrays()["proprio"] if train.model.proprio_dim else None
         windows = partial(
             window_batches,
@@ -96,7 +117,7 @@ def train_on_trajectories(config: TrainConfig) -> WorldModel:
             block=train.model.action_block,
             batch_size=train.batch_size,
             seed=train.seed,
-            stride=train.cache_stride if train.freeze_encoder else 1,
+            stride=1 if isinstance(observe, FramePairs) else train.cache_stride,
             proprio=felt,
         )
         judged = take(windows(episodes=held, name="held-out"), HELD_OUT_BATCHES)
@@ -104,17 +125,31 @@ def train_on_trajectories(config: TrainConfig) -> WorldModel:
         def batches(first_step: int) -> Iterator[WindowBatch]:
             return windows(episodes=kept, first_step=first_step)
 
-        model = train_dynamics(
-            train,
-            batches,
-            run,
-            encoder=encoder,
-            held_out=lambda: judged,
-            standardise_on=sample,
-            standardise_proprio_on=_of_episodes(felt, frames.offsets, kept),
-            device=device,
-        )
-        report = prediction_report(model, judged, frozen=train.freeze_encoder)
+        chunks = _chunks(train, trajectories, frames.offsets, kept)
+        if below is not None:
+            model = train_levels(
+                train,
+                batches,
+                run,
+                model=below,
+                chunks=chunks,
+                held_out=lambda: judged,
+                device=device,
+            )
+            report = latent_report(model, known(model, judged))
+        else:
+            model = train_dynamics(
+                train,
+                batches,
+                run,
+                encoder=encoder,
+                held_out=lambda: judged,
+                standardise_on=sample,
+                standardise_proprio_on=_of_episodes(felt, frames.offsets, kept),
+                chunks=chunks,
+                device=device,
+            )
+            report = prediction_report(model, judged, frozen=train.freeze_encoder)
         facts = {"windows": len(judged) * train.batch_size, "episodes": len(held)}
         atomic_write_json(run.path / "prediction.json", _finite(report) | facts)
     return model
@@ -145,27 +180,53 @@ def split_episodes(count: int, held_out: float) -> tuple[range, range]:
 
 
 def _observations(
-    train: DynamicsConfig, frames: FrameCache, encoder: TubeletEncoder | None, kept: range
+    train: DynamicsConfig,
+    frames: FrameCache,
+    encoder: TubeletEncoder | None,
+    kept: range,
+    below: WorldModel | None,
 ) -> tuple[Observe, Tensor | None]:
-    """What windows observe: frames, or cached tokens (with a sample that standardises them)."""
+    """What windows observe: frames, cached tokens (with a sample that standardises them), or cached
+    latents of the world model ``below``."""
     model = train.model
     pairs = FramePairs(
         frames.frames, frames.offsets, count=model.encoder.tubelet, gap=model.frame_gap
     )
-    if not train.freeze_encoder:
+    if below is None and not train.freeze_encoder:
         return pairs, None
-    assert encoder is not None
+    reader = encoder if below is None else LatentReader(below).eval()
+    assert reader is not None
     manifest = frames.path.with_suffix(".json").read_bytes()
     cache: LatentCache = cache_latents(
-        encoder,
+        reader,
         pairs,
         frames.path.parent,
         stride=train.cache_stride,
         source=f"{frames.path.name} {hashlib.sha256(manifest).hexdigest()}",
     )
+    if below is not None:
+        return cache, None
     rows = int(cache.offsets[kept.stop])
     sample = cache.tokens[: rows : max(1, rows // STANDARDISE_ROWS)]
     return cache, torch.from_numpy(np.array(sample))
+
+
+def _chunks(
+    train: DynamicsConfig, trajectories: TrajectorySet, offsets: np.ndarray, kept: range
+) -> list[Tensor]:
+    """Training chunks for each level of the hierarchy."""
+    return [
+        sample_chunks(
+            trajectories.arrays()["action"],
+            offsets,
+            kept,
+            length=length,
+            block=train.model.action_block,
+            count=train.hierarchy.buffer,
+            seed=train.seed,
+        )
+        for length in train.hierarchy.lengths
+    ]
 
 
 def _check_widths(train: DynamicsConfig, trajectories: TrajectorySet) -> None:

@@ -83,8 +83,11 @@ class WorldModel(nn.Module):
         token_mean, token_std: float ``[N, D]``, what standardises the encoder's tokens.
         proprio_mean, proprio_std: float ``[P]``, the same of proprioception.
         latent_dim: d, width of a latent without proprioception.
+        levels: slower clocks over the same latents, as planners see them; none unless
+            :func:`.hierarchy.attach` gave it some.
     """
 
+    levels: tuple[Any, ...] = ()
     token_mean: Tensor
     token_std: Tensor
     proprio_mean: Tensor
@@ -214,6 +217,12 @@ class WorldModel(nn.Module):
         Raises:
             ConfigError: a context of several steps, whose actions are unknown here.
         """
+        return self.imagine(self.predictor, context, actions)
+
+    def imagine(
+        self, predictor: ActionPredictor | FuturePredictor, context: Latent, actions: Tensor
+    ) -> Latent:
+        """:meth:`rollout` by another predictor of the same latents, under its own actions."""
         steps = context.tokens.shape[1]
         if steps != 1:
             raise ConfigError(
@@ -221,12 +230,26 @@ class WorldModel(nn.Module):
                 "that encode returns, or call predictor.rollout_candidates with the past actions"
             )
         actions = actions.to(context.tokens.dtype)
-        past = actions.new_zeros(len(actions), 0, self.action_dim)
+        past = actions.new_zeros(len(actions), 0, predictor.action_dim)
         start = context.tokens
         if context.proprio is not None:  # standardised already
             felt = context.proprio.unsqueeze(-2).expand(*start.shape[:-1], -1)
             start = torch.cat([start, felt], dim=-1)
-        return self.part(self.predictor.rollout_candidates(start, past, actions))
+        return self.part(predictor.rollout_candidates(start, past, actions))
+
+    def propose(self, context: Latent, goal: Latent, steps: Sequence[int], horizon: int) -> Tensor:
+        """Actions ``[B, K, H, A]`` towards the goal in each of K numbers of model steps.
+
+        Raises:
+            ConfigError: the model has no such head, or one of shorter chunks.
+        """
+        if self.proposer is None:
+            raise ConfigError(
+                "this model has no head that proposes actions: `tubelet amortise` adds one to a "
+                "trained model; or plan without (propose = ())"
+            )
+        state = flat_state(context.map(lambda x: x[:, -1]))
+        return self.proposer.propose(state, goal.tokens.flatten(1), steps, horizon)
 
     def rollout_futures(
         self,
@@ -263,20 +286,6 @@ class WorldModel(nn.Module):
     def codes(self) -> int:
         """How many futures ``how = "hold"`` gives."""
         return max(1, self.config.futures.codes)
-
-    def propose(self, context: Latent, goal: Latent, steps: Sequence[int], horizon: int) -> Tensor:
-        """Actions ``[B, K, H, A]`` towards the goal in each of K numbers of model steps.
-
-        Raises:
-            ConfigError: the model has no such head, or one of shorter chunks.
-        """
-        if self.proposer is None:
-            raise ConfigError(
-                "this model has no head that proposes actions: `tubelet amortise` adds one to a "
-                "trained model; or plan without (propose = ())"
-            )
-        state = flat_state(context.map(lambda x: x[:, -1]))
-        return self.proposer.propose(state, goal.tokens.flatten(1), steps, horizon)
 
     def candidate_bytes(self, horizon: int, *, gradient: bool = False) -> int:
         """Memory that one candidate of :meth:`rollout` takes; see :func:`candidate_bytes`."""

@@ -12,6 +12,7 @@ how far it rolls out) and take the encoder they are given. What they differ in i
 | vjepa2-ac | frozen | tokens | tokens | one step + two-step rollout, L1 |
 | jedi | trained | vector | AdaLN | one step + rollout + SIGReg + discriminative feedback |
 | lewm_z | trained | vector | AdaLN | lewm, by the nearest of eight futures + router |
+| hjepa | frozen | its model's | macro-actions by AdaLN | one step + rollout, L1, slower clock |
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from .dynamics import DynamicsConfig
 from .encoder import EncoderConfig
 from .engine import LoopConfig
 from .futures_config import FuturesConfig
+from .hierarchy_config import HierarchyConfig
 from .objectives.feedback import FeedbackConfig
 from .optim import OptimConfig
 from .world_model import WorldModelConfig
@@ -197,6 +199,21 @@ def vjepa2_ac(encoder: EncoderConfig) -> DynamicsConfig:
     )
 
 
+def hjepa(encoder: EncoderConfig) -> DynamicsConfig:
+    """H-JEPA (LeCun 2022; HWM, arXiv 2604.03208): a slower level of four model steps above a
+    trained world model of any kind (``tubelet train --level1 RUN``), by prediction alone.
+
+    The level below stays as it is unless ``hierarchy.first`` says joint; then it is end_to_end's.
+    """
+    return replace(
+        end_to_end(encoder),
+        hierarchy=HierarchyConfig(strides=(4,)),
+        horizon=12,
+        batch_size=128,
+        loop=LoopConfig(steps=3000, report_every=500, save_every=500),
+    )
+
+
 def lewm_z(encoder: EncoderConfig) -> DynamicsConfig:
     """LeWM with a latent variable of eight codes: several futures of one context and action
     (:mod:`.futures`), for worlds that are not decided by what is seen and done."""
@@ -251,6 +268,7 @@ WORLD_MODELS: dict[str, Callable[[EncoderConfig], DynamicsConfig]] = {
     "jedi": jedi,
     "lewm_z": lewm_z,
     "z_debug": z_debug,
+    "hjepa": hjepa,
 }
 
 
