@@ -11,7 +11,7 @@ import json
 import os
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import numpy as np
 from ..core.errors import DatasetError
 from ..core.io import atomic_path
 from ..core.rng import numpy_generator
+from ..envs.factors import FactorConfig, Factors, draw_factors
 
 Policy = Callable[[Any, int, np.random.Generator], Callable[[int], np.ndarray]]
 """``policy(env, steps, generator)`` makes ``act(t) -> action [a]``, as in ``envs.policies``."""
@@ -38,6 +39,10 @@ class EpisodeSet:
         start_states, goal_states: float64 ``[n, S]`` full simulator states.
         drawn: pairs drawn to get n. Pairs already solved at reset were rejected and redrawn.
         mujoco_version: the state layout and the physics belong to this version.
+        split: of the layouts, where starts come with one: "train" or "test".
+        factor_split: of the factors: "train" or "test".
+        factors: kind of factor to numbers in [0, 1], float64 ``[n, SIZES[kind]]``: how each
+            problem differs in looks and weights. Empty: not at all.
     """
 
     env_id: str
@@ -48,6 +53,9 @@ class EpisodeSet:
     goal_states: np.ndarray
     drawn: int
     mujoco_version: str
+    split: str = "train"
+    factor_split: str = "train"
+    factors: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.start_states)
@@ -57,19 +65,25 @@ class EpisodeSet:
         """Share of drawn pairs that were already solved: what standing still would score."""
         return 1 - len(self) / self.drawn
 
+    def factors_of(self, index: int) -> Factors | None:
+        """How problem ``index`` differs in looks and weights; None: not at all."""
+        if not self.factors:
+            return None
+        return Factors({kind: values[index] for kind, values in self.factors.items()})
+
     @property
     def sha256(self) -> str:
         """Hex digest of everything in the set."""
         digest = hashlib.sha256(json.dumps(self._header(), sort_keys=True).encode())
-        for states in (self.start_states, self.goal_states):
-            digest.update(np.ascontiguousarray(states, "<f8").tobytes())
+        for values in self._arrays().values():
+            digest.update(np.ascontiguousarray(values, "<f8").tobytes())
         return digest.hexdigest()
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an ``.npz`` atomically."""
         header = json.dumps(self._header() | {"sha256": self.sha256})
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, header=header, start=self.start_states, goal=self.goal_states)
+            np.savez(file, header=header, **self._arrays())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, env_id: str | None = None) -> EpisodeSet:
@@ -93,8 +107,18 @@ class EpisodeSet:
         return episodes
 
     def _header(self) -> dict[str, Any]:
-        arrays = ("start_states", "goal_states")
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in arrays}
+        """What is not an array. Sets without splits and factors say nothing of them, so that their
+        digests are those of files written before there were any."""
+        names = ("env_id", "kind", "seed", "budget", "drawn", "mujoco_version")
+        header = {name: getattr(self, name) for name in names}
+        if self.factors:
+            header |= {"factor_split": self.factor_split, "factor_kinds": sorted(self.factors)}
+        return header | ({"split": self.split} if self.split != "train" else {})
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """The arrays of a file, in the order of the digest."""
+        factors = {f"factor_{kind}": self.factors[kind] for kind in sorted(self.factors)}
+        return {"start": self.start_states, "goal": self.goal_states} | factors
 
 
 def _read(path: Path) -> tuple[EpisodeSet, str]:
@@ -102,18 +126,32 @@ def _read(path: Path) -> tuple[EpisodeSet, str]:
         with np.load(path, allow_pickle=False) as file:
             header = json.loads(str(file["header"]))
             digest = header.pop("sha256")
+            kinds = header.pop("factor_kinds", [])
             return EpisodeSet(
-                **header, start_states=file["start"], goal_states=file["goal"]
+                **header,
+                start_states=file["start"],
+                goal_states=file["goal"],
+                factors={kind: file[f"factor_{kind}"] for kind in kinds},
             ), digest
     except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise DatasetError(f"{path}: not a readable episode file ({error})") from error
 
 
-def draw_far(env: Any, n: int, *, env_id: str, seed: int, budget: int) -> EpisodeSet:
+def draw_far(
+    env: Any,
+    n: int,
+    *,
+    env_id: str,
+    seed: int,
+    budget: int,
+    factors: FactorConfig | None = None,
+) -> EpisodeSet:
     """Starts and goals drawn independently, anywhere in the workspace.
 
     Args:
-        env: a GoalEnv. n: problems. budget: environment steps per problem.
+        env: a GoalEnv; layouts are of its split. n: problems. budget: environment steps per
+            problem. factors: what looks and weighs different in every problem; drawn by ``seed``
+            and number.
 
     Raises DatasetError when nearly every drawn pair is already solved.
     """
@@ -124,6 +162,7 @@ def draw_far(env: Any, n: int, *, env_id: str, seed: int, budget: int) -> Episod
         lambda: (env.sample_state(rng), env.sample_goal(rng)),
         n,
         {"env_id": env_id, "kind": "far", "seed": seed, "budget": budget},
+        factors,
     )
 
 
@@ -136,6 +175,7 @@ def draw_near(
     budget: int,
     steps: int,
     policy: Policy | None = None,
+    factors: FactorConfig | None = None,
 ) -> EpisodeSet:
     """Goals that ``policy`` reaches from the start within ``steps`` environment steps.
 
@@ -158,12 +198,18 @@ def draw_near(
         return start, env.state_at(env.position(env.get_state()))
 
     header = {"env_id": env_id, "kind": "near", "seed": seed, "budget": budget}
-    return _draw(env, pair, n, header)
+    return _draw(env, pair, n, header, factors)
 
 
-def _draw(env: Any, pair: Callable, n: int, header: dict[str, Any]) -> EpisodeSet:
-    pairs, drawn = [], 0
+def _draw(
+    env: Any, pair: Callable, n: int, header: dict[str, Any], varied: FactorConfig | None
+) -> EpisodeSet:
+    pairs, drawn, different = [], 0, []
     while len(pairs) < n:
+        if varied is not None and varied.kinds and len(different) == len(pairs):
+            rng = numpy_generator(header["seed"], "episode factors", len(pairs))
+            different.append(draw_factors(rng, varied))
+            different[-1].apply(env)  # before the states: sizes decide what rests where
         if drawn >= MAX_DRAWS_PER_EPISODE * n:
             raise DatasetError(
                 f"{header['env_id']}: only {len(pairs)} of {drawn} drawn {header['kind']} pairs "
@@ -180,4 +226,10 @@ def _draw(env: Any, pair: Callable, n: int, header: dict[str, Any]) -> EpisodeSe
         goal_states=goals,
         drawn=drawn,
         mujoco_version=version("mujoco"),
+        split=getattr(env, "split", "train"),
+        factor_split=varied.split if different and varied is not None else "train",
+        factors={
+            kind: np.stack([one.values[kind] for one in different])
+            for kind in (different[0].values if different else ())
+        },
     )

@@ -139,7 +139,8 @@ def evaluate(
             ``render_obs=False``: needed frames are rendered here from the states, the rest never.
         name, role, seed: of the method, for the tables; ``role`` is model, floor or ceiling.
         privileged: also show the agent the simulator's ``state``, float64 ``[B, T, S]`` in
-            observations and ``[B, S]`` beside the goal images. For the oracle only.
+            observations and ``[B, S]`` beside the goal images, and ``factors`` (a list) where
+            problems differ in looks and weights. For the oracle only.
         context_frames: frames T that the agent sees: those of environment steps
             ``t - (T - 1) * context_stride, ..., t``, oldest first. Before the reset the first
             frame is repeated (everything is at rest).
@@ -196,6 +197,7 @@ class _Lockstep:
         self.envs, self.rows, self.budget = envs, rows, episodes.budget
         self.offsets = range(-(frames - 1) * stride, 1, stride)
         self.goals = episodes.goal_states[rows.start : rows.stop]
+        self.factors = [episodes.factors_of(row) for row in rows]
         starts = episodes.start_states[rows.start : rows.stop]
         shape = (len(envs), self.budget + 1)
         self.states = np.zeros((*shape, starts.shape[1]))
@@ -205,6 +207,7 @@ class _Lockstep:
         self.frames: dict[int, np.ndarray] = {}  # step -> uint8 [B, H, W, 3]
         self.seconds, self.model_calls = 0.0, None
         for b, (env, state, goal) in enumerate(zip(envs, starts, self.goals, strict=True)):
+            self._vary(b)
             self._keep(b, 0, *env.reset(options={"state": state, "goal_state": goal}))
 
     def play(self, agent: Agent, privileged: bool, progress: Callable[[int], None] | None) -> None:
@@ -226,11 +229,19 @@ class _Lockstep:
 
     def film(self, row: int) -> np.ndarray:
         b = row - self.rows.start
+        self._vary(b)  # a later batch has used the environment
         return np.stack([self.envs[b].render_state(state) for state in self.states[b]])
 
     def goal_image(self, row: int) -> np.ndarray:
         b = row - self.rows.start
+        self._vary(b)
         return self.envs[b].render_state(self.goals[b])
+
+    def _vary(self, b: int) -> None:
+        """Give the environment of a problem the looks and weights that belong to it."""
+        factors = self.factors[b]
+        if factors is not None:
+            factors.apply(self.envs[b])
 
     def _keep(self, b: int, step: int, observation: dict, info: dict) -> None:
         self.states[b, step] = info["state"]
@@ -247,12 +258,17 @@ class _Lockstep:
             "pixels": np.stack([self.frames[t] for t in steps], 1),
             "proprio": self.proprio[:, steps],
         }
-        return obs | ({"state": self.states[:, steps]} if privileged else {})
+        return obs | (self._secrets(self.states[:, steps]) if privileged else {})
+
+    def _secrets(self, states: np.ndarray) -> dict[str, Any]:
+        """What only the oracle sees."""
+        varied = {"factors": self.factors} if any(self.factors) else {}
+        return {"state": states} | varied
 
     def _goal_obs(self, privileged: bool) -> dict[str, np.ndarray]:
         pairs = zip(self.envs, self.goals, strict=True)
         obs = {"pixels": np.stack([env.render_state(state) for env, state in pairs])}
-        return obs | ({"state": self.goals} if privileged else {})
+        return obs | (self._secrets(self.goals) if privileged else {})
 
     def _render(self, step: int) -> np.ndarray:
         pairs = zip(self.envs, self.states[:, step], strict=True)

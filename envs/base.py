@@ -43,6 +43,8 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         render_obs: False leaves ``pixels`` out of the observations (steps are 5x faster).
         render_mode: Gymnasium's; only "rgb_array" is drawn.
         camera: a camera of the scene (``cameras`` lists them).
+        split: of the layouts that starts are drawn with, "train" or "test"; scenes whose layout
+            never changes have none to hold out.
     """
 
     asset: ClassVar[str]
@@ -59,11 +61,18 @@ class GoalEnv(gymnasium.Env[dict[str, np.ndarray], np.ndarray]):
         render_obs: bool = True,
         render_mode: str | None = None,
         camera: str = "top",
+        split: str = "train",
     ):
         if not 8 <= image_size <= 2048:
             raise ConfigError(f"image_size = {image_size}: must be 8 to 2048 pixels")
         if render_mode not in (None, "rgb_array"):
             raise ConfigError(f"render_mode = {render_mode!r}: only 'rgb_array' is drawn")
+        if split != "train":
+            raise ConfigError(
+                f"split = {split!r}: {type(self).__name__} looks the same in every episode and has "
+                "no layouts to hold out; PointMazeRandom and TwoRoomsRandom have"
+            )
+        self.split = split
         self._mj = load_mujoco()
         self.image_size, self.render_obs, self.render_mode = image_size, render_obs, render_mode
         self.model = self.load_scene()

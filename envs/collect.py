@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 
@@ -58,6 +59,8 @@ class CollectConfig:
     """The scene's camera that films; empty for the environment's own."""
     factors: FactorConfig = field(default_factory=FactorConfig)
     """What looks and weighs different in every episode; nothing by default."""
+    split: Literal["train", "test"] = "train"
+    """Of the random layouts (PointMazeRandom, TwoRoomsRandom) that episodes are drawn with."""
     workers: int = 0
     """Processes; 0 is one per core. Does not change the result."""
     timeout: float = 300.0
@@ -151,6 +154,7 @@ def _writer(config: CollectConfig, env: GoalEnv) -> TrajectoryWriter:
             "camera": env.camera,
             "policy": asdict(config.policy),
             "factors": {**asdict(config.factors), "kinds": list(config.factors.kinds)},
+            **({} if config.split == "train" else {"split": config.split}),
             "mujoco": load_mujoco().__version__,
         },
         task=f"explore {config.env}",
@@ -190,5 +194,7 @@ class _Recorder:
 
 
 def _env(config: CollectConfig) -> GoalEnv:
-    camera = {"camera": config.camera} if config.camera else {}
-    return make(config.env, image_size=config.image_size, **camera)
+    options: dict[str, Any] = {"camera": config.camera} if config.camera else {}
+    if config.split != "train":
+        options["split"] = config.split
+    return make(config.env, image_size=config.image_size, **options)

@@ -1,11 +1,15 @@
 import dataclasses
+import hashlib
+import json
 
 import numpy as np
 import pytest
 
 from tubelet.benchmarks.episodes import EpisodeSet, draw_far, draw_near
-from tubelet.core.errors import DatasetError
+from tubelet.core.errors import ConfigError, DatasetError
 from tubelet.envs import make
+from tubelet.envs.factors import HELD_OUT, FactorConfig
+from tubelet.envs.maze_layouts import layout_split
 
 from .toy import PointEnv
 
@@ -87,3 +91,63 @@ def test_reacher_episodes_start_and_end_at_rest():
         for states in (episodes.start_states, episodes.goal_states):
             assert (env.velocity(states) == 0).all()
             assert states[:, 0].max() == 0  # time starts at zero
+
+
+def hand_written(path, episodes, **header):
+    """The file format by hand, as it was before splits and factors were kept."""
+    names = ("env_id", "kind", "seed", "budget", "drawn", "mujoco_version")
+    header = {name: getattr(episodes, name) for name in names} | header
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for states in (episodes.start_states, episodes.goal_states):
+        digest.update(states.astype("<f8").tobytes())
+    header = json.dumps(header | {"sha256": digest.hexdigest()})
+    np.savez(path, header=header, start=episodes.start_states, goal=episodes.goal_states)
+
+
+def test_files_written_before_there_were_factors_load(tmp_path, episodes):
+    hand_written(tmp_path / "old.npz", episodes)
+    old = EpisodeSet.load(tmp_path / "old.npz")
+    assert old.sha256 == episodes.sha256
+    assert (old.split, old.factor_split, old.factors) == ("train", "train", {})
+    assert old.factors_of(0) is None
+
+
+MAZE = "tubelet/PointMazeRandom-v0"
+
+
+def test_held_out_layouts_and_factors_are_kept_in_the_file(tmp_path):
+    env = make(MAZE, render_obs=False, split="test")
+    config = FactorConfig(kinds=("colour", "mass"), split="test")
+    options = {"env_id": MAZE, "seed": 0, "budget": 5}
+    drawn = draw_far(env, 3, factors=config, **options)
+    drawn.save(tmp_path / "far.npz")
+    loaded = EpisodeSet.load(tmp_path / "far.npz")
+    assert (loaded.split, loaded.factor_split) == ("test", "test")
+    assert set(loaded.factors) == {"colour", "mass"}
+    assert loaded.sha256 == drawn.sha256
+    for k in range(3):
+        values = loaded.factors_of(k).values
+        assert all(((v < HELD_OUT) | (v > 1 - HELD_OUT)).all() for v in values.values())
+        env.set_state(loaded.start_states[k])
+        assert layout_split(env.closed) == "test"
+    again = draw_far(make(MAZE, render_obs=False, split="test"), 3, factors=config, **options)
+    assert again.sha256 == drawn.sha256
+    train = draw_far(make(MAZE, render_obs=False), 3, factors=FactorConfig(), **options)
+    assert train.sha256 == draw_far(make(MAZE, render_obs=False), 3, **options).sha256
+    changed = dataclasses.replace(drawn, factors={"mass": drawn.factors["mass"]})
+    assert changed.sha256 != drawn.sha256
+
+
+def test_more_problems_of_a_seed_begin_with_the_same():
+    config = FactorConfig(kinds=("light",))
+    few, many = (
+        draw_far(make(MAZE, render_obs=False), n, env_id=MAZE, seed=4, budget=5, factors=config)
+        for n in (2, 4)
+    )
+    np.testing.assert_array_equal(few.goal_states, many.goal_states[:2])
+    np.testing.assert_array_equal(few.factors["light"], many.factors["light"][:2])
+
+
+def test_environments_without_layouts_have_none_to_hold_out():
+    with pytest.raises(ConfigError, match="split = 'test'.*Reacher"):
+        make("tubelet/Reacher-v0", split="test")

@@ -8,6 +8,7 @@ from tubelet.benchmarks.episodes import EpisodeSet, draw_far
 from tubelet.benchmarks.goal_reaching import GoalReachingResult, evaluate
 from tubelet.core.errors import ConfigError
 from tubelet.envs import make
+from tubelet.envs.factors import FactorConfig
 from tubelet.envs.oracle import SimulatorDynamics
 from tubelet.planning import CEM, CEMConfig, MPCAgent, MPCConfig
 
@@ -189,3 +190,40 @@ def test_the_oracle_with_the_real_planner_solves_real_problems(batch_size):
     assert result.model_calls > 0
     tip = result.distance["tip"]
     assert np.median(tip[:, -1]) < 0.25 * np.median(tip[:, 0])
+
+
+def test_every_problem_is_played_with_its_own_looks_and_weights():
+    """Whatever shares its batch: frames, films and what the oracle is told belong to the problem."""
+    env_id = "tubelet/PointMaze-v0"
+    config = FactorConfig(kinds=("colour", "mass"))
+    env = make(env_id, render_obs=False, image_size=16)
+    problems = draw_far(env, 3, env_id=env_id, seed=0, budget=3, factors=config)
+    plain = dataclasses.replace(problems, factors={})
+    runs, seen = {}, {}
+    for name, episodes, batch in (
+        ("alone", problems, 1),
+        ("together", problems, 3),
+        ("plain", plain, 3),
+    ):
+        agent = Script(np.full((3, 2), 0.5, np.float32), 1)
+        runs[name] = evaluate(
+            lambda: make(env_id, render_obs=False, image_size=16),
+            agent,
+            episodes,
+            name=name,
+            batch_size=batch,
+            record=range(3),
+            privileged=True,
+        )
+        seen[name] = agent.seen
+    alone, together, usual = (runs[name] for name in ("alone", "together", "plain"))
+    for k in range(3):
+        np.testing.assert_array_equal(alone.films[k], together.films[k])
+        np.testing.assert_array_equal(alone.goals[k], together.goals[k])
+        assert (alone.films[k][0] != usual.films[k][0]).any()  # colours
+    gaps = [run.distance["distance"] for run in (alone, together, usual)]
+    np.testing.assert_array_equal(gaps[0], gaps[1])
+    assert (gaps[0][:, -1] != gaps[2][:, -1]).all()  # masses
+    assert "factors" not in seen["plain"][0]
+    told = seen["together"][0]["factors"]
+    np.testing.assert_array_equal(told[1].values["mass"], problems.factors["mass"][1])

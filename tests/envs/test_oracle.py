@@ -6,6 +6,7 @@ import torch
 
 from tubelet import envs
 from tubelet.core.errors import ConfigError, PlanningError
+from tubelet.envs.factors import FactorConfig, draw_factors
 from tubelet.envs.oracle import SimulatorDynamics
 from tubelet.planning.cem import CEM, CEMConfig
 from tubelet.planning.costs import LatentCost
@@ -82,3 +83,31 @@ def test_impossible_inputs_are_refused():
         oracle.encode({"pixels": np.zeros((1, 1, 8, 8, 3), np.uint8)})
     with pytest.raises(PlanningError, match="expected 2 axes"):
         oracle.encode_goal({"state": np.zeros((1, 1, 29))})
+
+
+@pytest.mark.parametrize("env_id", ["tubelet/PushT-v0", "tubelet/PointMazeRandom-v0"])
+def test_problems_of_different_weights_are_simulated_with_their_own(env_id):
+    """Sizes and masses differ from problem to problem; candidates of one share them."""
+    env, worlds = envs.make(env_id, render_obs=False), []
+    oracle = SimulatorDynamics(env, threads=1)
+    config = FactorConfig(kinds=("mass", "size", "distractors"), split="test")
+    rng = np.random.default_rng(2)
+    factors = [draw_factors(rng, config) for _ in range(3)]
+    for one in factors:
+        worlds.append(envs.make(env_id, render_obs=False))
+        one.apply(worlds[-1])
+    starts = np.stack([world.sample_state(rng) for world in worlds])
+    context = oracle.encode({"state": starts[:, None], "factors": factors})
+    again = oracle.encode({"state": starts[:, None], "factors": factors})
+    assert torch.equal(context.tokens, again.tokens)
+    actions = torch.rand(3, 2, 4, oracle.action_dim, generator=torch.manual_seed(0)) * 2 - 1
+    imagined = oracle.rollout(context, actions).tokens
+    plain = oracle.rollout(oracle.encode({"state": starts[:, None]}), actions).tokens
+    assert (imagined - plain).abs().max() > 1e-4
+    for b, world in enumerate(worlds):
+        for candidate in range(2):
+            world.set_state(starts[b])
+            for step, action in enumerate(actions[b, candidate].numpy()):
+                world.step(action)
+                wanted = world.plan_features(world.position(world.get_state()))
+                np.testing.assert_allclose(imagined[b, candidate, step, 0], wanted, atol=1e-4)
