@@ -48,8 +48,9 @@ def index_corpus(
         source: a folder (all files below it with a video extension, and the members of ``.tar``
             shards; others are counted as ignored, hidden ones skipped), a list file, an iterable
             of paths, a ``.tar`` shard (``{000..127}`` stands for many), an index file (``.jsonl``)
-            or packed folder that tubelet wrote, a mixture (``.toml``, see :mod:`.mixture`), or any
-            of these at an address of fsspec's. The files of a list are all tried, whatever their
+            or packed folder that tubelet wrote, a set of ``tubelet voe generate`` (its training
+            videos), a mixture (``.toml``, see :mod:`.mixture`), or any of these at an address of
+            fsspec's. The files of a list are all tried, whatever their
             extension. A ``.txt`` list has a path per line; a ``.csv`` may also be ``path label``
             or ``path,label`` per line, with or without a header. Relative paths start at the
             list's folder.

@@ -18,6 +18,7 @@ from functools import cache
 from typing import Literal
 
 from ..core.errors import ConfigError
+from .array_video import CODEC, ArrayReader
 from .decode_decord import DecordReader
 from .decode_pyav import PyAVReader
 from .decode_torchcodec import TorchCodecReader
@@ -55,6 +56,8 @@ def open_video(
     """
     reader = _READERS[resolve_backend(backend)]
     info = info if info is not None else scan(path)
+    if info.codec == CODEC:
+        return ArrayReader(path, info)
     return ImageReader(path, info) if info.is_image else reader(path, info)
 
 

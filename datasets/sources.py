@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ..core.errors import DatasetError
 from . import storage
+from .array_video import training_arrays
 from .shards import expand_braces, is_shard, read_shard
 from .storage import as_part
 
@@ -84,6 +85,8 @@ def _local(root: Path, kind: str, extensions: tuple[str, ...]) -> Found:
         return _listed(expand_braces(str(root)), str(root), extensions)
     if not root.exists():
         raise DatasetError(f"{root}: no such folder or list file; check the path")
+    if (arrays := training_arrays(root)) is not None:
+        return _listed(arrays, str(root), extensions)
     if (root / PACK_FILE).exists():
         return _indexed(root / PACK_INDEX)
     if root.is_file() and root.suffix.lower() == ".jsonl":

@@ -9,6 +9,7 @@ from typing import Literal
 
 from ..core.errors import ConfigError, VideoDecodeError
 from . import storage
+from .array_video import is_array, scan_array
 from .decode import open_video
 from .entries import BadVideo, CorpusIndex, VideoEntry
 from .indexing import IndexOptions, index_files
@@ -40,7 +41,7 @@ def index_videos(
 def _inspect(path: str, verify: Verify) -> VideoEntry | BadVideo:
     _, size, mtime_ns = storage.stamp(path)
     try:
-        info = scan(path)
+        info = scan_array(path) if is_array(path) else scan(path)
         if verify != "header":
             numbers = range(info.num_frames) if verify == "full" else [info.num_frames - 1]
             with open_video(path, "pyav", info=info) as video:
