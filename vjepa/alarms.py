@@ -109,7 +109,8 @@ class WatchedRun(RunDir):
     """A run folder whose logged lines are watched: ``run``'s, with alarms after each."""
 
     def __init__(self, run: RunDir, kind: Kind):
-        self._run, self._kind, self.path = run, kind, run.path
+        self._run, self.path = run, run.path
+        self._kind: Kind = kind
         self._alarms = FeedbackAlarms(kind)
 
     def log(self, step: int, **scalars: Any) -> None:

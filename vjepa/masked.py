@@ -192,7 +192,7 @@ class MaskedModel(nn.Module):
             latents = replace(
                 latents,
                 context=tuple(job.context for job in jobs),
-                places=tuple(_places(job.target_ids, grid) for job in jobs),
+                places=tuple(token_places(job.target_ids, grid) for job in jobs),
             )
         if not self.predictor.config.context_head:
             return latents
@@ -242,7 +242,7 @@ class MaskedModel(nn.Module):
         }
 
 
-def _places(ids: Tensor, grid: Grid) -> Tensor:
+def token_places(ids: Tensor, grid: Grid) -> Tensor:
     """Where tokens ``[B, M]`` are: ``[B, M, 3]`` (time, row, column) in [0, 1]."""
     axes = (ids // (grid.h * grid.w), ids // grid.w % grid.h, ids % grid.w)
     return torch.stack([x / max(1, n - 1) for x, n in zip(axes, grid, strict=True)], dim=-1)

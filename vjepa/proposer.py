@@ -53,6 +53,9 @@ class Proposer(nn.Module):
             it) and of the goal's, flattened. action_dim: A, of a model step.
     """
 
+    own_group: dict[str, Any]
+    """How the optimiser treats it, where this is set (:func:`.optim.make_optimizer`)."""
+
     def __init__(self, config: ProposerConfig, *, state_dim: int, goal_dim: int, action_dim: int):
         super().__init__()
         c = self.config = config

@@ -78,7 +78,7 @@ def load_candidate(
         scorer, fresh = load_transformers(path, mask_index, distance, device)
         return Candidate(scorer=scorer, fresh=fresh)
     if kind == "auto":
-        kind = "world" if _stored(path) == DynamicsConfig.__name__ else "masked"
+        kind = "world" if is_world(path) else "masked"
     if kind == "masked":
         parts = masked_parts(path, which=which, mask_index=mask_index, device=device)
         return _masked(parts, distance, device)
@@ -176,6 +176,11 @@ def _action_conditioned(path: str, steps: StepConfig, distance: Distance, device
         return DynamicsScorer(made, steps, f"untrained {seed}", distance=distance, baselines=False)
 
     return Candidate(scorer=DynamicsScorer(model, steps, distance=distance), fresh=fresh)
+
+
+def is_world(path: str) -> bool:
+    """Whether ``path`` is a run, or a checkpoint, of `tubelet train`."""
+    return _stored(path) == DynamicsConfig.__name__
 
 
 def _stored(path: str) -> str | None:

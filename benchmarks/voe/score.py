@@ -91,7 +91,7 @@ def _chosen(voe: VoeSet, config: ScoreConfig) -> VoeSet:
 
 def _scorers(
     config: ScoreConfig, voe: VoeSet, device: str
-) -> Iterator[tuple[Callable[[], Scorer], Literal["model", "untrained", "ceiling"]]]:
+) -> Iterator[tuple[Callable[[], Scorer], Literal["model", "untrained", "baseline", "ceiling"]]]:
     if all(video.truth for video in voe.videos):
         yield TruthScorer, "ceiling"
     if not config.model:
@@ -107,6 +107,19 @@ def _scorers(
         device=device,
     )
     yield lambda: Resized(candidate.scorer, config.size), "model"
+    if config.critic:
+        from .critic import critic_scorer
+        from .dynamics import StepConfig
+
+        judged = critic_scorer(
+            config.model,
+            config.critic,
+            distance=config.distance,
+            mask_index=config.mask_index,
+            steps=StepConfig(actions=config.actions, horizon=config.horizon),
+            device=device,
+        )
+        yield lambda: Resized(judged, config.size), "baseline"
     for seed in progress(range(config.untrained), "untrained"):
         yield lambda seed=seed: Resized(candidate.fresh(seed), config.size), "untrained"
 

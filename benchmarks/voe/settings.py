@@ -80,8 +80,8 @@ class ScoreConfig:
     horizon: int = 0
     """Model steps that a world model imagines; 0: to the end of the window."""
     critic: float = 0.0
-    """Weight beta of the critic, of runs with discriminative feedback: a further row, whose surprise
-    is the error less beta times the critic's view of what came. 0: no such row."""
+    """Weight beta of the critic, of runs with discriminative feedback: a further row, whose
+    surprise is the error less beta times the critic's view of what came. 0: no such row."""
     untrained: int = 10
     """Untrained models of the same architecture, a seed each."""
     splits: tuple[str, ...] = ()

@@ -160,11 +160,14 @@ class Feedback(Term):
             logs |= found | {"critic": loss.detach()}
         return value, logs
 
-    def score(self, latents: Latents) -> Tensor:
-        """Mean logits ``[B]`` of the critics for the predictions: low where they look wrong, or do
-        not fit their context. For surprise."""
+    def score(self, latents: Latents, *, of: Literal["pred", "target"] = "pred") -> Tensor:
+        """Mean logits ``[B]`` of the critics: low where sets look wrong, or do not fit a context.
+
+        ``of`` says which are judged: predictions, or targets, which need no predictions beside them
+        (for surprise: is this what can come?).
+        """
         with torch.no_grad():
-            sets = list(self._judged(latents, list(given(latents.pred))))
+            sets = list(self._judged(latents, list(given(getattr(latents, of)))))
             found = [
                 c(s.pred, s.places, s.context).diagonal()
                 if isinstance(c, PairEnergy)
