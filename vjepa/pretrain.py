@@ -124,9 +124,9 @@ class PretrainConfig:
             )
 
 
-def with_objective(config: PretrainConfig, name: str) -> PretrainConfig:
+def with_objective(config: PretrainConfig, name: str, *, images: bool = False) -> PretrainConfig:
     """``config`` turned to the published objective ``name``, with the parts that it needs: I-JEPA's
-    masks and sin-cos positions, V-JEPA 2.1's levels and context head.
+    masks and sin-cos positions (JeDi's too, on ``images``), V-JEPA 2.1's levels and context head.
 
     Raises:
         ConfigError: no such objective (with the nearest name), or one for world models.
@@ -137,7 +137,7 @@ def with_objective(config: PretrainConfig, name: str) -> PretrainConfig:
             f"objective {name!r} trains a world model on trajectories: that is `tubelet train`"
         )
     changed = replace(config, objective=objective) if objective.target.levels == 1 else config
-    if name in ("ijepa", "cjepa"):
+    if name in ("ijepa", "cjepa") or (images and name == "jedi"):
         flat = PositionConfig(kind="sincos", axes="wh")
         return replace(
             changed,

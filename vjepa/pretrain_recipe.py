@@ -79,7 +79,7 @@ class PretrainRunConfig:
     def __post_init__(self) -> None:
         if self.videos and self.images:
             raise ConfigError(f"videos = {self.videos!r} and images = {self.images!r}: name one")
-        train = with_objective(self.train, self.objective) if self.objective else self.train
+        train = _with_objective(self)
         size = self.augmentation.size if self.augment else None
         side = size or self.clips.size
         lengths = {1} if self.images else {kind.frames for kind, _ in self.clips.kinds()}
@@ -211,7 +211,7 @@ def _resolved(
     config: PretrainRunConfig, index: CorpusIndex, teacher: TubeletEncoder | None
 ) -> tuple[PretrainConfig, ClipConfig]:
     """The training config with the objective's parts, the corpus's pixels, the teacher's shape."""
-    train = with_objective(config.train, config.objective) if config.objective else config.train
+    train = _with_objective(config)
     if config.pixel_stats == "corpus":
         mean, std = pixel_stats(index, seed=train.seed)
         train = replace(train, encoder=replace(train.encoder, pixel_mean=mean, pixel_std=std))
@@ -220,6 +220,13 @@ def _resolved(
         predictor = replace(train.predictor, target_width=width)
         train = replace(train, teacher=teacher.config, predictor=predictor)
     return train, replace(config.clips, seed=train.seed)
+
+
+def _with_objective(config: PretrainRunConfig) -> PretrainConfig:
+    """The training config, turned to the objective that is named."""
+    if not config.objective:
+        return config.train
+    return with_objective(config.train, config.objective, images=bool(config.images))
 
 
 def _batches(
