@@ -17,10 +17,9 @@ from ..datasets.clips import clip_frames, num_starts
 from ..datasets.decode import open_video
 from ..datasets.image_file import read_image
 from ..datasets.video_writer import write_video
-from ..vjepa.encoder import TubeletEncoder
 from ..vjepa.masked import draw
 from ..vjepa.positions import Grid
-from ..vjepa.pretrain import PretrainConfig
+from ..vjepa.pretrain import PretrainConfig, PretrainedEncoder
 from ..vjepa.pretrain_recipe import PretrainRunConfig
 from .frozen.pictures import pca_frames
 
@@ -123,7 +122,7 @@ def masked_frames(video: Tensor, grid: Grid, context: Tensor, target: Tensor) ->
     return np.rint(shown).astype(np.uint8)
 
 
-def feature_pictures(encoder: TubeletEncoder, video: Tensor) -> tuple[bytes, bytes | None]:
+def feature_pictures(encoder: PretrainedEncoder, video: Tensor) -> tuple[bytes, bytes | None]:
     """A PNG strip and a film (mp4; None of an image) of a clip and its features in colour.
 
     Raises ConfigError where a clip has too few tokens; see :func:`.frozen.pictures.pca_frames`.

@@ -71,7 +71,9 @@ def train_arm(objective: str, data: Path, out: Path, steps: int, seed: int) -> T
         return video if crop is None else augment(video, crop, generator)
 
     with RunDir.create(out, config, resume=True) as run:
-        return pretrain(config, source, run, augment=cropped).output.eval()
+        encoder = pretrain(config, source, run, augment=cropped).output.eval()
+    assert isinstance(encoder, TubeletEncoder)
+    return encoder
 
 
 def arm_config(objective: str, sample: Tensor, steps: int, seed: int) -> PretrainConfig:

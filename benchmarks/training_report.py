@@ -13,7 +13,7 @@ from ..core.config import load_config
 from ..core.errors import TubeletError
 from ..vjepa.diagnostics import verdict
 from ..vjepa.pretrain import with_objective
-from ..vjepa.pretrain_recipe import PretrainRunConfig, load_encoder
+from ..vjepa.pretrain_recipe import PretrainRunConfig, load_features
 from . import charts
 from .clip_pictures import Example, example_clip, feature_pictures, mask_strip
 from .report import Report
@@ -208,7 +208,7 @@ def _pictures(report: Report, run: Path, config: PretrainRunConfig) -> None:
         report.add_text(f"No picture of clips: {error}")
         return
     report.add_text(f"A clip from the middle of {example.path}.")
-    if not train.by_views:
+    if train.motion is None and not train.by_views:
         strip, names = mask_strip(example.video, train)
         report.add_heading("Masks")
         report.add_figure(
@@ -222,7 +222,7 @@ def _pictures(report: Report, run: Path, config: PretrainRunConfig) -> None:
 def _features(report: Report, run: Path, example: Example) -> None:
     report.add_heading("Features")
     try:
-        strip, film = feature_pictures(load_encoder(run), example.video)
+        strip, film = feature_pictures(load_features(run), example.video)
     except TubeletError as error:
         report.add_text(f"No picture of features: {error}")
         return

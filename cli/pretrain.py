@@ -13,6 +13,7 @@ from ..benchmarks.online_probe import OnlineProbeConfig, online_probe
 from ..vjepa import presets
 from ..vjepa.modalities.presets import PRESETS as TOKEN_PRESETS
 from ..vjepa.modalities.recipe import TokenRunConfig, pretrain_tokens, run_preset
+from ..vjepa.motion.presets import MOTION_PRESETS, motion_clips, motion_preset
 from ..vjepa.parallel import rank
 from ..vjepa.recipes import PretrainRunConfig, pretrain_encoder
 from .slurm import SlurmConfig, submit
@@ -35,8 +36,14 @@ def _preset(name: str) -> Config:
     return Config(train=presets.preset(name), clips=presets.clips(name))
 
 
-PRESETS = {name: partial(_preset, name) for name in presets.PRESETS} | {
-    name: partial(run_preset, name) for name in TOKEN_PRESETS
+def _motion(name: str) -> Config:
+    return Config(train=motion_preset(name), clips=motion_clips(name), augment=False)
+
+
+PRESETS = {
+    **{name: partial(_preset, name) for name in presets.PRESETS},
+    **{name: partial(_motion, name) for name in MOTION_PRESETS},
+    **{name: partial(run_preset, name) for name in TOKEN_PRESETS},
 }
 
 

@@ -17,6 +17,7 @@ from ..datasets.decode import open_video
 from ..datasets.image_file import read_image
 from ..datasets.images import ImageIndex
 from .encoder import EncoderConfig
+from .motion import PyramidConfig
 
 STATS_FRAMES = 128
 Stats = tuple[tuple[float, float, float], tuple[float, float, float]]
@@ -57,7 +58,7 @@ def pixel_stats(index: CorpusIndex, *, frames: int = STATS_FRAMES, seed: int = 0
     return _triple(mean), _triple(std)
 
 
-def write_corpus(run: Path, index: CorpusIndex, encoder: EncoderConfig) -> None:
+def write_corpus(run: Path, index: CorpusIndex, encoder: EncoderConfig | PyramidConfig) -> None:
     """Write ``corpus.txt`` (for people) and ``corpus.json`` (the same, with a digest and the
     encoder's pixel statistics) into a run folder.
 

@@ -2,7 +2,8 @@
 
 The objective decides the method: with views (LeJEPA, LeV-JEPA) the model is
 :class:`~.multiview.MultiviewModel`; with predictions of hidden tokens (I-JEPA, V-JEPA and the rest)
-it is :class:`~.masked.MaskedModel`.
+it is :class:`~.masked.MaskedModel`. MC-JEPA, whose encoder is no transformer and whose losses are
+its own, is :class:`~.motion.MotionModel`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from .checkpoint import latest_checkpoint, load_checkpoint
 from .encoder import EncoderConfig, TubeletEncoder
 from .engine import LoopConfig, fit
 from .masked import MaskedModel, MaskingConfig
+from .motion import MotionConfig, MotionModel, PyramidConfig, PyramidEncoder
 from .multiview import MultiviewConfig, MultiviewModel
 from .objectives import ObjectiveConfig, preset
 from .objectives.presets import vjepa2
@@ -32,7 +34,9 @@ from .parallel import Part, local_batch, rank, world_size
 from .positions import PositionConfig
 from .predictor import PredictorConfig
 
-PretrainModel = MaskedModel | MultiviewModel
+Triple = tuple[float, float, float]
+PretrainModel = MaskedModel | MultiviewModel | MotionModel
+PretrainedEncoder = TubeletEncoder | PyramidEncoder
 
 
 class _Piece(NamedTuple):
@@ -65,6 +69,8 @@ class PretrainConfig:
     """Masks of masked methods."""
     multiview: MultiviewConfig = field(default_factory=MultiviewConfig)
     """Views and projector of multi-view methods."""
+    motion: MotionConfig | None = None
+    """MC-JEPA, in place of encoder, objective, predictor, masks and multiview."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimiser and schedules."""
     loop: LoopConfig = field(default_factory=LoopConfig)
@@ -77,9 +83,24 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ConfigError(f"batch_size = {self.batch_size}: must be at least 1")
+        if self.motion is not None:
+            self.motion.check_run(self.loop, self.batch_size)
+            return
         if not self.by_views:
             self._check_masked()
         self._check_accumulation()
+
+    @property
+    def pyramid_or_encoder(self) -> EncoderConfig | PyramidConfig:
+        """Architecture of the encoder that is trained."""
+        return self.encoder if self.motion is None else self.motion.encoder
+
+    def with_pixels(self, mean: Triple, std: Triple) -> PretrainConfig:
+        """The same with these pixel statistics."""
+        if self.motion is None:
+            return replace(self, encoder=replace(self.encoder, pixel_mean=mean, pixel_std=std))
+        encoder = replace(self.motion.encoder, pixel_mean=mean, pixel_std=std)
+        return replace(self, motion=replace(self.motion, encoder=encoder))
 
     @property
     def by_views(self) -> bool:
@@ -88,7 +109,7 @@ class PretrainConfig:
 
     def _check_accumulation(self) -> None:
         parts = self.loop.accumulate
-        batch_terms = ("views", "sigreg", "vicreg", "feedback")
+        batch_terms = ("centred", "views", "sigreg", "vicreg", "feedback")
         whole = [n for n in batch_terms if getattr(self.objective, n) is not None]
         if parts > 1 and whole:
             raise ConfigError(
@@ -172,8 +193,12 @@ def build(
         torch.manual_seed(stream_seed(config.seed, "weights"))
         if teacher is None and config.teacher is not None:
             teacher = TubeletEncoder(config.teacher).eval()
-        if config.by_views:
-            model: PretrainModel = MultiviewModel(
+        if config.motion is not None:
+            model: PretrainModel = MotionModel(
+                config.motion, steps=config.loop.steps, seed=config.seed
+            )
+        elif config.by_views:
+            model = MultiviewModel(
                 config.encoder, config.multiview, config.objective, seed=config.seed
             )
         else:
@@ -193,7 +218,7 @@ def pretrain(
     batches: Callable[[int], Iterable[VideoBatch]],
     run: RunDir,
     *,
-    probe: Callable[[TubeletEncoder], dict[str, float]] | None = None,
+    probe: Callable[[Any], dict[str, float]] | None = None,
     augment: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     teacher: TubeletEncoder | None = None,
     describe: Callable[[VideoBatch], str] = lambda batch: "",

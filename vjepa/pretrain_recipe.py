@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..core.errors import ConfigError, TubeletError
+from ..core.errors import CheckpointError, ConfigError, TubeletError
 from ..core.io import atomic_write_text
 from ..core.pace import Pace, peak_flops
 from ..core.run import RunDir, read_metrics
@@ -27,7 +27,9 @@ from .device import MAY_DIFFER, prepare
 from .diagnostics import verdict
 from .encoder import TubeletEncoder
 from .formats.checkpoint import MANIFEST, Checkpoint
-from .pretrain import PretrainConfig, PretrainModel, with_objective
+from .motion import MotionConfig
+from .motion.batches import Alternating, named
+from .pretrain import PretrainConfig, PretrainedEncoder, PretrainModel, with_objective
 
 _LOOP = ("log_every", "save_every", "keep", "background", "shard", "checkpoint_blocks", "compile")
 _MAY_DIFFER = (*MAY_DIFFER, *(f"train.loop.{name}" for name in _LOOP))
@@ -41,7 +43,8 @@ class PretrainRunConfig:
     videos: str = ""
     """Folder of videos, or a list file (.txt, .csv) of their paths."""
     images: str = ""
-    """Folder of images, or a list file, instead of videos; clips.size is their side."""
+    """Folder of images, or a list file, instead of videos; clips.size is their side. With
+    train.motion: what content is learned from, beside the videos."""
     out: str = "runs/pretrain"
     """Run folder."""
     resume: bool = False
@@ -77,6 +80,11 @@ class PretrainRunConfig:
     """cpu, cuda, cuda:1, mps; auto takes an accelerator where there is one."""
 
     def __post_init__(self) -> None:
+        if self.clips.seed not in (0, self.train.seed):
+            raise ConfigError(f"clips.seed = {self.clips.seed}: clips follow train.seed; set that")
+        if self.train.motion is not None:
+            self._check_motion(self.train.motion)
+            return
         if self.videos and self.images:
             raise ConfigError(f"videos = {self.videos!r} and images = {self.images!r}: name one")
         train = _with_objective(self)
@@ -85,14 +93,31 @@ class PretrainRunConfig:
         lengths = {1} if self.images else {kind.frames for kind, _ in self.clips.kinds()}
         for frames in sorted(lengths):
             train.encoder.grid(frames, side, side)  # raises naming the nearest size
-        if self.clips.seed not in (0, self.train.seed):
-            raise ConfigError(f"clips.seed = {self.clips.seed}: clips follow train.seed; set that")
+
+    def _check_motion(self, motion: MotionConfig) -> None:
+        for name in ("objective", "teacher"):
+            if value := getattr(self, name):
+                raise ConfigError(f"{name} = {value!r}: train.motion has losses of its own")
+        if self.images and not self.videos and motion.arm != "content":
+            raise ConfigError(
+                f"images = {self.images!r} without videos: flow is between two frames; name videos "
+                'too, or train on content alone with train.motion.arm = "content"'
+            )
+        if self.images and self.videos and motion.arm != "both":
+            raise ConfigError(
+                f"videos = {self.videos!r} and images = {self.images!r}: the arm "
+                f'"{motion.arm}" trains on one of them'
+            )
+        if self.clips.buckets:
+            raise ConfigError(f"clips.buckets = {self.clips.buckets}: motion takes one length")
+        side = (self.augmentation.size if self.augment else None) or self.clips.size
+        motion.check_clips(1 if self.images and not self.videos else self.clips.frames, side)
 
 
 def pretrain_encoder(
     config: PretrainRunConfig,
     *,
-    probe: Callable[[TubeletEncoder], dict[str, float]] | None = None,
+    probe: Callable[[Any], dict[str, float]] | None = None,
 ) -> PretrainModel:
     """Pretrain an encoder; see :func:`tubelet.vjepa.pretrain.pretrain` for ``probe``.
 
@@ -110,10 +135,12 @@ def pretrain_encoder(
 
 def _pretrain(
     config: PretrainRunConfig,
-    probe: Callable[[TubeletEncoder], dict[str, float]] | None,
+    probe: Callable[[Any], dict[str, float]] | None,
     device: str,
 ) -> PretrainModel:
-    index = parallel.in_turn(lambda: _indexed(config))
+    index = parallel.in_turn(lambda: _indexed(config, images=not config.videos))
+    both = bool(config.videos and config.images)
+    images = parallel.in_turn(lambda: _indexed(config, images=True)) if both else index
     teacher = load_encoder(config.teacher, device=device) if config.teacher else None
     start = find_checkpoint(config.start_from) if config.start_from else None
     train, clips = _resolved(config, index, teacher)
@@ -122,19 +149,31 @@ def _pretrain(
         return RunDir.create(config.out, config, resume=config.resume, may_differ=_MAY_DIFFER)
 
     with parallel.open_run(create, config.out) as run:
-        parallel.lead(lambda: write_corpus(run.path, index, train.encoder))
-        stream: list[ClipBatches] = []
+        parallel.lead(lambda: write_corpus(run.path, index, train.pyramid_or_encoder))
+        if both:
+            parallel.lead(
+                lambda: write_corpus(run.path / "images", images, train.pyramid_or_encoder)
+            )
+        stream: list[ClipBatches | Alternating] = []
 
         def batches(first_step: int) -> Iterator[Any]:
             size = parallel.local_batch(train.batch_size)
-            made = parallel.in_turn(  # a cache is made by one process
-                lambda: _batches(config, index, clips, size, first_step, run.path)
-            )
+
+            def of(kind: str, step: int) -> ClipBatches:
+                source = images if kind == "content" else index
+                return parallel.in_turn(  # a cache is made by one process
+                    lambda: _batches(config, source, clips, size, step, run.path)
+                )
+
+            if both and train.motion is not None:
+                made = Alternating(train.motion, train.loop.steps, first_step, of)
+            else:
+                made = of("all", first_step)
             stream.append(made)
             return made
 
         def describe(batch: Any) -> str:
-            return ", ".join(sorted({index.entries[i].path for i in batch.video_ids.tolist()}))
+            return named(batch, index, images)
 
         model = pretrain.pretrain(
             train,
@@ -148,7 +187,8 @@ def _pretrain(
             device=device,
             pace=_pace(config, train, device),
         )
-        parallel.lead(lambda: _write_findings(run.path, index, stream, train.encoder.width))
+        width = train.pyramid_or_encoder.width
+        parallel.lead(lambda: _write_findings(run.path, index, stream, width))
     return model
 
 
@@ -156,7 +196,7 @@ def _pace(config: PretrainRunConfig, train: PretrainConfig, device: str) -> Pace
     """Clips of a step, and its operations where all clips have one shape."""
     from .flops import step_flops
 
-    if config.clips.buckets:
+    if config.clips.buckets or train.motion is not None:
         return Pace(samples=train.batch_size)
     side = (config.augmentation.size if config.augment else None) or config.clips.size
     frames = 1 if config.images else config.clips.frames
@@ -169,15 +209,28 @@ def _pace(config: PretrainRunConfig, train: PretrainConfig, device: str) -> Pace
 
 
 def load_encoder(path: str | os.PathLike[str], *, device: str = "cpu") -> TubeletEncoder:
-    """An encoder to freeze, in eval mode.
+    """A video transformer to freeze, in eval mode.
 
     Args:
         path: a pretraining run (or one of its checkpoints), whose target encoder it is; or a folder
             that ``tubelet convert`` or ``save_pretrained`` wrote.
 
     Raises:
-        CheckpointError: there is none, it is damaged, or it is of another kind.
+        CheckpointError: there is none, it is damaged, or it is of another kind (MC-JEPA's pyramid:
+            see :func:`load_features`).
     """
+    encoder = load_features(path, device=device)
+    if not isinstance(encoder, TubeletEncoder):
+        raise CheckpointError(
+            f"{path} holds a convolutional pyramid (MC-JEPA), and this wants a video transformer: "
+            "probes read it, dynamics and teachers do not"
+        )
+    return encoder
+
+
+def load_features(path: str | os.PathLike[str], *, device: str = "cpu") -> PretrainedEncoder:
+    """Any encoder of ours, frozen and in eval mode: clips uint8 ``[B, T, H, W, 3]`` to tokens
+    ``[B, N, D]``. See :func:`load_encoder`."""
     if (Path(path) / MANIFEST).exists():
         encoder = Checkpoint.from_pretrained(str(path)).encoder
     else:
@@ -189,15 +242,16 @@ def load_encoder(path: str | os.PathLike[str], *, device: str = "cpu") -> Tubele
     return encoder.requires_grad_(False).eval().to(device)
 
 
-def _indexed(config: PretrainRunConfig) -> CorpusIndex:
+def _indexed(config: PretrainRunConfig, *, images: bool) -> CorpusIndex:
     """The corpus, before there is a run: hidden, so that a failure leaves the folder as empty."""
     if not config.videos and not config.images:
         raise ConfigError('videos = "": name a folder of videos (or images = a folder of images)')
-    index = index_images if config.images else index_corpus
+    index = index_images if images else index_corpus
+    name = ".images.jsonl" if images and config.videos else ".corpus.jsonl"
     try:
         return index(
-            config.images or config.videos,
-            cache_path=Path(config.out) / ".corpus.jsonl",
+            config.images if images else config.videos,
+            cache_path=Path(config.out) / name,
             max_bad_share=config.clips.max_bad_share,
         )
     except OSError as error:
@@ -213,8 +267,7 @@ def _resolved(
     """The training config with the objective's parts, the corpus's pixels, the teacher's shape."""
     train = _with_objective(config)
     if config.pixel_stats == "corpus":
-        mean, std = pixel_stats(index, seed=train.seed)
-        train = replace(train, encoder=replace(train.encoder, pixel_mean=mean, pixel_std=std))
+        train = train.with_pixels(*pixel_stats(index, seed=train.seed))
     if teacher is not None:
         width = 0 if teacher.config.width == train.encoder.width else teacher.config.width
         predictor = replace(train.predictor, target_width=width)
@@ -270,7 +323,9 @@ def _augmentation(
     return lambda video, generator: augment(video, config.augmentation, generator)
 
 
-def _write_findings(run: Path, index: CorpusIndex, stream: list[ClipBatches], width: int) -> None:
+def _write_findings(
+    run: Path, index: CorpusIndex, stream: list[ClipBatches | Alternating], width: int
+) -> None:
     """``corpus.txt`` (unless nothing was left to train) and ``verdict.txt``."""
     if stream:
         atomic_write_text(run / "corpus.txt", f"{index.report()}\n{stream[-1].report()}\n")

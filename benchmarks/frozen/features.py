@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...core.errors import DatasetError, VideoDecodeError
+from ...core.errors import ConfigError, DatasetError, VideoDecodeError
 from ...core.io import atomic_path, atomic_write_json, reserve
 from ...core.progress import progress
 from ...core.rng import stream_seed
@@ -78,8 +78,11 @@ def reader(encoder: TubeletEncoder, layers: int = 1) -> Encode:
     normed as the last one's are, layer after layer (``[B, layers * N, D]``).
 
     Which: :func:`.protocol.layer_numbers`. A level with a norm of its own (V-JEPA 2.1) goes through
-    that. Raises ConfigError for more layers than the encoder has.
+    that. Raises ConfigError for more layers than the encoder has, or for more than one of a
+    convolutional pyramid (MC-JEPA), whose levels are of several widths.
     """
+    if layers > 1 and not isinstance(encoder, TubeletEncoder):
+        raise ConfigError(f"protocol.layers = {layers}: of a pyramid only the last level is read")
     numbers = layer_numbers(encoder.config.depth, layers)
     if layers == 1:
         return encoder
@@ -128,7 +131,7 @@ def untrained(encoder: TubeletEncoder, seed: int) -> TubeletEncoder:
     """A freshly initialised encoder of the same architecture, on the same device."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "untrained"))
-        fresh = TubeletEncoder(encoder.config)
+        fresh = type(encoder)(encoder.config)
     return fresh.requires_grad_(False).eval().to(next(encoder.parameters()).device)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from ...core.errors import ConfigError
 from ...core.io import atomic_path
 from ...datasets.video_writer import write_video
-from ...vjepa.encoder import TubeletEncoder
+from ...vjepa.pretrain import PretrainedEncoder
 from .labelled import Labelled
 
 
@@ -48,7 +48,7 @@ def export_features(path: str | os.PathLike[str], values: np.ndarray, data: Labe
 
 
 @torch.inference_mode()
-def pca_frames(encoder: TubeletEncoder, clip: Tensor) -> np.ndarray:
+def pca_frames(encoder: PretrainedEncoder, clip: Tensor) -> np.ndarray:
     """The first three principal components of a clip's tokens as red, green and blue.
 
     Args:
@@ -77,7 +77,7 @@ def pca_frames(encoder: TubeletEncoder, clip: Tensor) -> np.ndarray:
 
 
 def pca_video(
-    path: str | os.PathLike[str], encoder: TubeletEncoder, clip: Tensor, *, fps: int = 10
+    path: str | os.PathLike[str], encoder: PretrainedEncoder, clip: Tensor, *, fps: int = 10
 ) -> None:
     """Write the clip and, to its right, :func:`pca_frames` of it as an mp4.
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from ...core.errors import CheckpointError, ConfigError
 from .. import pretrain
 from ..checkpoint import find_checkpoint, load_checkpoint, load_config
+from ..encoder import TubeletEncoder
 from .checkpoint import CONFIG, MANIFEST, Checkpoint, Provenance
 from .huggingface import read_hf, write_hf
 from .keys import Report
@@ -84,7 +85,8 @@ def from_run(
     origin = Provenance(
         source=f"{Path(path).name} at step {step}", kind="run", which=which or "target_encoder"
     )
-    checkpoint = Checkpoint(encoder, predictor, provenance=origin)
+    # The type says transformer; a pyramid (MC-JEPA) maps clips to tokens too, and can be probed.
+    checkpoint = Checkpoint(cast(TubeletEncoder, encoder), predictor, provenance=origin)
     return checkpoint, Report(mapped=_names(checkpoint))
 
 
@@ -98,7 +100,16 @@ def save(
     frames: int = 0,
     accept_heads: bool = False,
 ) -> Report:
-    """Write ``checkpoint``; see ``Checkpoint.save_pretrained``, ``write_meta`` and ``write_hf``."""
+    """Write ``checkpoint``; see ``Checkpoint.save_pretrained``, ``write_meta`` and ``write_hf``.
+
+    Raises:
+        CheckpointError: an encoder that no format holds (MC-JEPA's pyramid lives in its run).
+    """
+    if not isinstance(checkpoint.encoder, TubeletEncoder):
+        raise CheckpointError(
+            f"{checkpoint.provenance.source} holds a convolutional pyramid (MC-JEPA), for which "
+            "none of the formats has a place: keep its run folder, which probes read"
+        )
     if to == "tubelet":
         checkpoint.save_pretrained(path)
         return Report(mapped=_names(checkpoint))
