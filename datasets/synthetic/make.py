@@ -10,8 +10,16 @@ from ...core.errors import ConfigError
 from ..video_writer import write_video
 from .generated import Factors, Row, load_factors, make_corpus
 from .moving_shapes import CLASSES, Look, draw_scene, hidden_share, paint
+from .nuisances import Nuisances, disturbed, nuisance_row
 
-__all__ = ["Factors", "Look", "MovingShapesConfig", "load_factors", "make_moving_shapes"]
+__all__ = [
+    "Factors",
+    "Look",
+    "MovingShapesConfig",
+    "Nuisances",
+    "load_factors",
+    "make_moving_shapes",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +40,8 @@ class MovingShapesConfig:
     """Factors that do not vary: direction, speed, shape, colour, count, occlusion, camera."""
     look: Look = field(default_factory=Look)
     """Size and pace of the shapes, texture of the ground."""
+    nuisances: Nuisances = field(default_factory=Nuisances)
+    """A colour of the ground and a patch of noise; none by default."""
     gop: int = 10
     """A keyframe every so many frames."""
     crf: int = 18
@@ -68,8 +78,8 @@ def make_moving_shapes(
     """Write what is not there yet, and return the table of all of it.
 
     Beside the class numbers of its factors a row has ``velocity_y``, ``velocity_x``, ``camera_y``,
-    ``camera_x`` (pixels per frame, y downwards) and ``hidden`` (share of the shapes' area behind
-    bars).
+    ``camera_x`` (pixels per frame, y downwards), ``hidden`` (share of the shapes' area behind
+    bars), and what :func:`.nuisances.nuisance_row` says.
 
     Args:
         processes: see :func:`..parallel.parallel_map`.
@@ -82,7 +92,11 @@ def make_moving_shapes(
         "moving-shapes",
         partial(_make_one, config=config),
         count=config.count,
-        settings={key: value for key, value in asdict(config).items() if key != "count"},
+        settings={
+            key: value
+            for key, value in asdict(config).items()
+            if key != "count" and (key != "nuisances" or config.nuisances.on)
+        },
         classes=CLASSES,
         processes=processes,
         progress=progress,
@@ -100,7 +114,14 @@ def _make_one(number: int, path: Path, *, config: MovingShapesConfig) -> Row:
         look=config.look,
     )
     if not path.exists():  # written atomically: what is there is whole
-        frames = (paint(scene, time) for time in range(config.frames))
+        whose = {"seed": config.seed, "number": number}
+        painted = ((paint(scene, time), time) for time in range(config.frames))
+        frames = (
+            disturbed(frame, scene, config.nuisances, **whose, time=time)
+            if config.nuisances.on
+            else frame
+            for frame, time in painted
+        )
         write_video(path, frames, fps=config.fps, crf=config.crf, gop=config.gop)
     motion = {
         f"{what}_{axis}": float(value)
@@ -108,4 +129,5 @@ def _make_one(number: int, path: Path, *, config: MovingShapesConfig) -> Row:
         for axis, value in zip("yx", pair, strict=True)
     }
     hidden = hidden_share(scene, config.frames)
-    return {**scene.labels, **motion, "hidden": hidden}
+    extra = nuisance_row(config.nuisances, seed=config.seed, number=number, frames=config.frames)
+    return {**scene.labels, **motion, "hidden": hidden, **extra}
