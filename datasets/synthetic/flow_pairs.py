@@ -28,7 +28,7 @@ WAVES = 12
 """Of a pattern."""
 SHORTEST = 6.0
 """Shortest wave of a pattern in pixels."""
-_RADIUS = (0.09, 0.14)  # of a disc of a sprite's area, in frame heights
+_RADIUS = (0.07, 0.105)  # of a disc of a sprite's area, in frame heights
 _REACH = 1.6  # how far a shape extends at most, in radii of the disc of the same area
 _TRIES = 1000
 
