@@ -7,12 +7,9 @@ moments. A run killed at any moment and resumed therefore ends with the same bit
 
 from __future__ import annotations
 
-import math
-import signal
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,13 +17,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import ConfigError, Stopped, TubeletError
+from ..core.errors import ConfigError, Stopped
 from ..core.pace import Pace
 from ..core.run import RunDir
 from . import parallel
 from .checkpoint import latest_checkpoint, load_checkpoint, stored_extra
 from .lean import thrift
 from .optim import OptimConfig, make_optimizer, set_schedule
+from .safeguards import check_finite, clip, closed, stop_signal
 from .saver import Saver
 from .spikes import SpikeGuard
 
@@ -99,7 +97,8 @@ def fit(
     Args:
         model: holds everything that is trained or saved (targets too).
         run: an open run folder. config: what the run was made from; stored in checkpoints.
-        batches: ``batches(first_step)`` iterates over the batches of first_step, first_step + 1, …
+        batches: ``batches(first_step)`` iterates over the batches of first_step, first_step + 1, …;
+            closed at the end, also by an error, if it can be.
         losses: ``losses(batch, step)``: a dict of scalar terms with the key ``loss``, their total.
         after_step: called after the optimiser's step (EMA updates).
         report: diagnostics, called without gradients every ``loop.report_every`` steps: on process
@@ -130,68 +129,131 @@ def fit(
     thrift(model, checkpoint_blocks=loop.checkpoint_blocks, compile_mlps=loop.compile)
     forward = parallel.distribute(model, losses, shard=loop.shard)
     optimizer = make_optimizer(model, optim)
-    kind = torch.device(device).type
-    first, guard = 0, SpikeGuard(loop.spike)
+    first, guard = _restored(model, optimizer, run, loop, start_from)
+    run.truncate_after(first - 1)  # everything, if it was killed before its first checkpoint
+    if first < loop.steps:
+        model.train()
+        training = _Training(
+            model=model,
+            forward=forward,
+            optimizer=optimizer,
+            guard=guard,
+            run=run,
+            loop=loop,
+            optim=optim,
+            after_step=after_step,
+            report=report,
+            split=split,
+            describe=describe,
+            device=device,
+            pace=pace or Pace(),
+        )
+        training.go(iter(batches(first)), first, config, description)
+    model.eval()
+    return first
+
+
+def _restored(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    run: RunDir,
+    loop: LoopConfig,
+    start_from: Path | None,
+) -> tuple[int, SpikeGuard]:
+    """The step to go on at, with weights and moments from the newest checkpoint of the run; without
+    one 0, with those of ``start_from`` if that is given. And the losses seen until then."""
     checkpoint = latest_checkpoint(run.path)
     if checkpoint is not None:
         first = load_checkpoint(checkpoint, model=model, optimizer=optimizer)
-        guard = SpikeGuard(loop.spike, stored_extra(checkpoint) or ((), 0))
-    elif start_from is not None:
+        return first, SpikeGuard(loop.spike, stored_extra(checkpoint) or ((), 0))
+    if start_from is not None:
         load_checkpoint(start_from, model=model, optimizer=optimizer)
-    run.truncate_after(first - 1)  # everything, if it was killed before its first checkpoint
-    if first >= loop.steps:
-        model.eval()
-        return first
-    saver = Saver(
-        run.path,
-        model=model,
-        optimizer=optimizer,
-        config=config,
-        keep=loop.keep,
-        background=loop.background,
-        sharded=parallel.is_sharded(forward),
-    )
-    model.train()
-    stream = iter(batches(first))
-    clock, waited, logged = time.perf_counter(), 0.0, first - 1
-    pace = pace or Pace()
-    bar = parallel.bar(range(first, loop.steps), description, pace)
-    with _stop_signal() as stopping, saver:
-        for step in bar:
-            start = time.perf_counter()
-            batch = next(stream)
-            waited += time.perf_counter() - start
-            bar.waited(time.perf_counter() - start)
-            lr = set_schedule(optimizer, optim, step, loop.steps)
-            optimizer.zero_grad(set_to_none=True)
-            parts = [batch] if split is None else split(batch, loop.accumulate)
-            with torch.autocast(kind, torch.bfloat16, enabled=loop.precision == "bf16"):
-                own = _backward(forward, parts, step)
-            norm = _clip(optimizer, optim.clip)
-            values, stop = parallel.agree(own, stopping(), device)
-            _check_finite({**values, "gradient norm": norm}, own, step, batch, describe)
-            spike = guard.is_spike(values["train/loss"])
-            if not spike:
-                optimizer.step()
-                after_step(step)
-            last = step + 1 == loop.steps
-            if last or spike or step % loop.log_every == 0:
-                now = time.perf_counter()
-                rates = pace.scalars(steps=step - logged, seconds=now - clock, waited=waited)
-                if loop.spike:
-                    rates["train/spikes"] = guard.spikes
-                run.log(step, **values, **{"train/lr": lr, "train/grad_norm": norm}, **rates)
-                clock, waited, logged = now, 0.0, step
-            if report is not None and (last or step % loop.report_every == 0):
-                _report(forward, model, run, report, batch, step)
-            if last or stop or (step + 1) % loop.save_every == 0:
-                saver.save(step + 1, guard.state() if loop.spike else None)
-            bar.note(f"loss {values['train/loss']:.4f}")
-            if stop and not last:
-                saver.finish()
-                raise Stopped(f"stopped by a signal after step {step}; saved. Go on with --resume")
-    model.eval()
-    return first
+    return 0, SpikeGuard(loop.spike)
+
+
+@dataclass(kw_only=True)
+class _Training:
+    """One call of :func:`fit` under way; its arguments, and what the log wants to know."""
+
+    model: nn.Module
+    forward: Any
+    optimizer: torch.optim.Optimizer
+    guard: SpikeGuard
+    run: RunDir
+    loop: LoopConfig
+    optim: OptimConfig
+    after_step: Callable[[int], None]
+    report: Callable[[Any, int], dict[str, float]] | None
+    split: Callable[[Any, int], list[Any]] | None
+    describe: Callable[[Any], str]
+    device: str
+    pace: Pace
+    clock: float = 0.0
+    waited: float = 0.0
+    logged: int = -1
+
+    def go(self, stream: Iterator[Any], first: int, config: Any, description: str) -> None:
+        """Train on the batches of steps ``first``, …, and close them. Raises as :func:`fit`."""
+        loop = self.loop
+        saver = Saver(
+            self.run.path,
+            model=self.model,
+            optimizer=self.optimizer,
+            config=config,
+            keep=loop.keep,
+            background=loop.background,
+            sharded=parallel.is_sharded(self.forward),
+        )
+        self.clock, self.logged = time.perf_counter(), first - 1
+        bar = parallel.bar(range(first, loop.steps), description, self.pace)
+        with closed(stream), stop_signal() as stopping, saver:
+            for step in bar:
+                start = time.perf_counter()
+                batch = next(stream)
+                waited = time.perf_counter() - start
+                self.waited += waited
+                bar.waited(waited)
+                loss, stop = self._step(batch, step, stopping)
+                last = step + 1 == loop.steps
+                if self.report is not None and (last or step % loop.report_every == 0):
+                    _report(self.forward, self.model, self.run, self.report, batch, step)
+                if last or stop or (step + 1) % loop.save_every == 0:
+                    saver.save(step + 1, self.guard.state() if loop.spike else None)
+                bar.note(f"loss {loss:.4f}")
+                if stop and not last:
+                    saver.finish()
+                    said = f"stopped by a signal after step {step}; saved. Go on with --resume"
+                    raise Stopped(said)
+
+    def _step(self, batch: Any, step: int, stopping: Callable[[], bool]) -> tuple[float, bool]:
+        """Take one step and log it; its loss, and whether some process was asked to stop."""
+        loop, optimizer = self.loop, self.optimizer
+        lr = set_schedule(optimizer, self.optim, step, loop.steps)
+        optimizer.zero_grad(set_to_none=True)
+        parts = [batch] if self.split is None else self.split(batch, loop.accumulate)
+        kind = torch.device(self.device).type
+        with torch.autocast(kind, torch.bfloat16, enabled=loop.precision == "bf16"):
+            own = _backward(self.forward, parts, step)
+        norm = clip(optimizer, self.optim.clip)
+        values, stop = parallel.agree(own, stopping(), self.device)
+        check_finite({**values, "gradient norm": norm}, own, step, batch, self.describe)
+        spike = self.guard.is_spike(values["train/loss"])
+        if not spike:
+            optimizer.step()
+            self.after_step(step)
+        if spike or step + 1 == loop.steps or step % loop.log_every == 0:
+            self._log(step, {**values, "train/lr": lr, "train/grad_norm": norm})
+        return values["train/loss"], stop
+
+    def _log(self, step: int, values: dict[str, float]) -> None:
+        """Log a step's values, and the rates since the last ones."""
+        now = time.perf_counter()
+        steps, seconds = step - self.logged, now - self.clock
+        rates = self.pace.scalars(steps=steps, seconds=seconds, waited=self.waited)
+        if self.loop.spike:
+            rates["train/spikes"] = self.guard.spikes
+        self.run.log(step, **values, **rates)
+        self.clock, self.waited, self.logged = now, 0.0, step
 
 
 def _report(
@@ -222,66 +284,3 @@ def _backward(forward: nn.Module, parts: list[Any], step: int) -> dict[str, floa
         for name, value in terms.items():
             means[f"train/{name}"] += float(value.detach()) / len(parts)
     return dict(means)
-
-
-def _clip(optimizer: torch.optim.Optimizer, limit: float) -> float:
-    """Scale gradients down to the norm ``limit`` (0: leave them); returns the norm they had.
-
-    Of the parameters that follow the schedule: critics, which do not, are no part of the model.
-    """
-    groups = [g for g in optimizer.param_groups if g.get("scheduled", True)]
-    parameters = [p for group in groups for p in group["params"]]
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = nn.utils.get_total_norm(gradients)
-    if hasattr(norm, "full_tensor"):  # of gradients that are split over processes
-        norm = norm.full_tensor()  # pyright: ignore[reportAttributeAccessIssue]
-    if limit > 0:
-        nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-    return float(norm)
-
-
-def _check_finite(
-    values: dict[str, float],
-    own: dict[str, float],
-    step: int,
-    batch: Batch,
-    describe: Callable[[Batch], str],
-) -> None:
-    """Raise on every process unless ``values``, of which all hold the same, are finite.
-
-    ``own`` are this process's: where they tell whose batch it was, only that one is named.
-    """
-    bad = {name: value for name, value in values.items() if not math.isfinite(value)}
-    if not bad:
-        return
-    found = parallel.gather((all(map(math.isfinite, own.values())), describe(batch)))
-    blamed = [name for fine, name in found if not fine] or [name for _, name in found]
-    named = ", ".join(filter(None, blamed))
-    raise TubeletError(
-        f"step {step}: {', '.join(f'{k} = {v}' for k, v in bad.items())}. "
-        + (f"The batch: {named}. " if named else "")
-        + "The last checkpoint is from before it; resume with a lower learning rate or "
-        "gradient clipping"
-    )
-
-
-@contextmanager
-def _stop_signal() -> Iterator[Callable[[], bool]]:
-    """While open, SIGTERM and SIGUSR1 ask for a save and a stop at the next step."""
-    asked = False
-
-    def ask(*_: object) -> None:
-        nonlocal asked
-        asked = True
-
-    numbers = [getattr(signal, n) for n in ("SIGTERM", "SIGUSR1") if hasattr(signal, n)]
-    try:
-        previous = {number: signal.signal(number, ask) for number in numbers}
-    except ValueError:  # not the main thread: the process's owner handles signals
-        yield lambda: False
-        return
-    try:
-        yield lambda: asked
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -273,6 +273,37 @@ def test_after_step_is_called_after_every_optimiser_step(tmp_path):
     assert calls == [(0, 1), (1, 2), (2, 3)]
 
 
+@pytest.mark.parametrize("end", ["done", "nan", "cut", "stream"])
+def test_the_stream_is_closed_however_training_ends(tmp_path, end):
+    class Stream:
+        closed = 0
+
+        def __init__(self, items):
+            self._items = items
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            if end == "stream":
+                raise TubeletError("the stream broke")
+            return next(self._items)
+
+        def close(self):
+            self.closed += 1
+
+    at = {"nan": lambda: float("nan"), "cut": raise_interrupted}.get(end)
+    toy = Toy(tmp_path, at=at, at_step=6 if at else None)
+    stream = Stream(toy.batches(0))
+    toy.batches = lambda first: stream
+    if end == "done":
+        toy.run()
+    else:
+        with pytest.raises(Interrupted if end == "cut" else TubeletError):
+            toy.run()
+    assert stream.closed == 1
+
+
 def test_accumulation_without_a_way_to_cut_a_batch_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"loop.accumulate = 2"):
         Toy(tmp_path / "run", Config(loop=LoopConfig(accumulate=2))).run()
