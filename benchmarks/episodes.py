@@ -83,7 +83,8 @@ class EpisodeSet:
         """Write an ``.npz`` atomically."""
         header = json.dumps(self._header() | {"sha256": self.sha256})
         with atomic_path(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, header=header, **self._arrays())
+            arrays: dict[str, Any] = self._arrays()
+            np.savez(file, header=header, **arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, env_id: str | None = None) -> EpisodeSet:

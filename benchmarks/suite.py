@@ -28,7 +28,16 @@ from ..datasets.video_writer import as_stored
 from ..envs import make
 from ..envs.factors import FactorConfig
 from ..envs.oracle import SimulatorDynamics
-from ..planning import CEM, CEMConfig, Cost, LatentCost, LatentDynamics, MPCAgent, MPCConfig
+from ..planning import (
+    CEMConfig,
+    Cost,
+    LatentCost,
+    LatentDynamics,
+    MPCAgent,
+    MPCConfig,
+    SearchConfig,
+    make_planner,
+)
 from ..vjepa.hierarchy import copy_levels
 from ..vjepa.world_model import WorldModel
 from .episodes import EpisodeSet, draw_far, draw_near
@@ -93,25 +102,26 @@ class StoredPixels:
 def planning_agent(
     dynamics: LatentDynamics,
     *,
-    cem: CEMConfig = CEM_CONFIG,
+    search: SearchConfig = CEM_CONFIG,
     mpc: MPCConfig = MPC_CONFIG,
     cost: Cost = COST,
 ) -> MPCAgent:
-    """CEM in receding horizon over ``dynamics``; ``mpc.action_block`` must be the dynamics'."""
+    """The planner that ``search`` is the config of, in receding horizon over ``dynamics``;
+    ``mpc.action_block`` must be the dynamics'."""
     width = dynamics.action_dim // (mpc.action_block if mpc.hold else 1)
-    return MPCAgent(dynamics, CEM(cem, width, cost), mpc)
+    return MPCAgent(dynamics, make_planner(search, width, cost), mpc)
 
 
 def model_agent(
     model: WorldModel,
     *,
-    cem: CEMConfig = CEM_CONFIG,
+    search: SearchConfig = CEM_CONFIG,
     mpc: MPCConfig = MPC_CONFIG,
     cost: Cost = COST,
 ) -> StoredPixels:
     """The agent of a world model trained on video. The action block is the model's."""
     mpc = replace(mpc, action_block=model.config.action_block)
-    return StoredPixels(planning_agent(model, cem=cem, mpc=mpc, cost=cost))
+    return StoredPixels(planning_agent(model, search=search, mpc=mpc, cost=cost))
 
 
 def model_method(
@@ -120,14 +130,14 @@ def model_method(
     *,
     role: str = "model",
     seed: int | None = None,
-    cem: CEMConfig = CEM_CONFIG,
+    search: SearchConfig = CEM_CONFIG,
     mpc: MPCConfig = MPC_CONFIG,
     cost: Cost = COST,
 ) -> Method:
     """A world model as a row, shown the frames that it was trained to see."""
     return Method(
         name=name,
-        agent=model_agent(model, cem=cem, mpc=mpc, cost=cost),
+        agent=model_agent(model, search=search, mpc=mpc, cost=cost),
         role=role,
         seed=seed,
         context_frames=model.config.encoder.tubelet,
@@ -140,7 +150,7 @@ def oracle_method(
     *,
     action_block: int,
     threads: int = 2,
-    cem: CEMConfig = CEM_CONFIG,
+    search: SearchConfig = CEM_CONFIG,
     mpc: MPCConfig = MPC_CONFIG,
     cost: Cost = COST,
 ) -> Method:
@@ -148,7 +158,7 @@ def oracle_method(
     env = make(env_id, render_obs=False)
     dynamics = SimulatorDynamics(env, action_block=action_block, threads=threads)
     mpc = replace(mpc, action_block=action_block)
-    agent = planning_agent(dynamics, cem=cem, mpc=mpc, cost=cost)
+    agent = planning_agent(dynamics, search=search, mpc=mpc, cost=cost)
     return Method(name="simulator oracle", agent=agent, role="ceiling", privileged=True)
 
 
@@ -159,7 +169,7 @@ def standard_floors(
     trajectories: TrajectorySet | None = None,
     image_size: int = 64,
     untrained: WorldModel | None = None,
-    cem: CEMConfig = CEM_CONFIG,
+    search: SearchConfig = CEM_CONFIG,
     mpc: MPCConfig = MPC_CONFIG,
     cost: Cost = COST,
     seed: int = 0,
@@ -170,7 +180,7 @@ def standard_floors(
         budget: environment steps per problem. action_dim: the environment's action width.
         trajectories: the training data, for the replay and retrieval floors. image_size: frames'
             height and width. untrained: a world model whose architecture, with fresh weights, is
-            planned with by the same ``cem``, ``mpc`` and ``cost``.
+            planned with by the same ``search``, ``mpc`` and ``cost``.
     """
     agents: dict[str, Agent] = {
         "no action": no_action(budget, action_dim),
@@ -186,7 +196,7 @@ def standard_floors(
     floors = [Method(name=name, agent=agent, role="floor") for name, agent in agents.items()]
     if untrained is not None:
         fresh = fresh_model(untrained, seed=seed)
-        kwargs: dict[str, Any] = {"cem": cem, "mpc": mpc, "cost": cost}
+        kwargs: dict[str, Any] = {"search": search, "mpc": mpc, "cost": cost}
         floors.append(model_method("untrained model", fresh, role="floor", **kwargs))
     return floors
 

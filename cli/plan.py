@@ -10,6 +10,8 @@ from typing import Any, Literal
 import torch
 
 from ..benchmarks import suite
+from ..benchmarks.origin import check_origin
+from ..benchmarks.reachable import report, unreachable_goals
 from ..benchmarks.tables import leaderboard, print_leaderboard
 from ..core.config import load_config
 from ..core.errors import ConfigError
@@ -185,7 +187,8 @@ def run(config: Config) -> int:
     sizes = {name: model.config.image_size for name, model in loaded.items()}
     if len(set(sizes.values())) > 1:
         raise ConfigError(f"the models see images of different sizes {sizes}: evaluate them apart")
-    make(config.env, render_obs=False)  # an unknown environment is an error before anything else
+    for name, path in models.items():  # before anything else, also if there is no such environment
+        check_origin(path, loaded[name], config.env)
     methods = _methods(config, loaded)
     may_differ = (*MAY_DIFFER, "report", "profile")
     with RunDir.create(config.out, config, resume=config.resume, may_differ=may_differ) as folder:
@@ -210,6 +213,7 @@ def run(config: Config) -> int:
                 factors=config.factors,
                 split=config.split,
             )
+            report(episodes, unreachable_goals(episodes))
             results = suite.run_goal_reaching(
                 folder.path,
                 methods,

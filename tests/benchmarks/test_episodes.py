@@ -149,5 +149,5 @@ def test_more_problems_of_a_seed_begin_with_the_same():
 
 
 def test_environments_without_layouts_have_none_to_hold_out():
-    with pytest.raises(ConfigError, match="split = 'test'.*Reacher"):
+    with pytest.raises(ConfigError, match=r"split = .test..*Reacher"):
         make("tubelet/Reacher-v0", split="test")

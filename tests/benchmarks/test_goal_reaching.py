@@ -193,7 +193,7 @@ def test_the_oracle_with_the_real_planner_solves_real_problems(batch_size):
 
 
 def test_every_problem_is_played_with_its_own_looks_and_weights():
-    """Whatever shares its batch: frames, films and what the oracle is told belong to the problem."""
+    """Whatever shares its batch: frames, films, and what the oracle is told."""
     env_id = "tubelet/PointMaze-v0"
     config = FactorConfig(kinds=("colour", "mass"))
     env = make(env_id, render_obs=False, image_size=16)

@@ -10,6 +10,8 @@ from tubelet.benchmarks import suite
 from tubelet.benchmarks.results import load_results
 from tubelet.core.errors import ConfigError
 from tubelet.datasets.video_writer import as_stored
+from tubelet.envs.factors import FactorConfig
+from tubelet.planning import PLANNERS
 from tubelet.vjepa import presets, world_presets
 from tubelet.vjepa.world_model import WorldModel
 
@@ -51,7 +53,7 @@ def test_stored_pixels_change_images_and_nothing_else():
 
 
 def test_a_model_agent_plans_held_actions_of_the_models_block(model):
-    agent = suite.model_agent(model, cem=QUICK)
+    agent = suite.model_agent(model, search=QUICK)
     frames = np.zeros((3, 2, 32, 32, 3), np.uint8)
     agent.reset({"pixels": frames[:, 0]}, problems=range(3))
     actions = agent.act({"pixels": frames})
@@ -59,7 +61,7 @@ def test_a_model_agent_plans_held_actions_of_the_models_block(model):
     assert actions.shape == (3, block, 2)
     assert np.array_equal(actions, np.repeat(actions[:, :1], block, 1))
     assert len(agent.records) == 1
-    free = suite.model_agent(model, cem=QUICK, mpc=replace(suite.MPC_CONFIG, hold=False))
+    free = suite.model_agent(model, search=QUICK, mpc=replace(suite.MPC_CONFIG, hold=False))
     free.reset({"pixels": frames[:, 0]}, problems=range(3))
     assert np.ptp(free.act({"pixels": frames}), axis=1).max() > 0
 
@@ -91,10 +93,10 @@ def test_all_rows_run_and_are_kept(model, tmp_path):
     episodes = suite.episode_set(tmp_path / "far.npz", ENV, "far", 2, seed=0, budget=5)
     block = model.config.action_block
     methods = [
-        suite.model_method("mine", model, seed=0, cem=QUICK),
-        suite.model_method("mine", model, seed=1, cem=QUICK),
-        suite.oracle_method(ENV, action_block=block, cem=QUICK),
-        *suite.standard_floors(budget=5, action_dim=2, untrained=model, cem=QUICK),
+        suite.model_method("mine", model, seed=0, search=QUICK),
+        suite.model_method("mine", model, seed=1, search=QUICK),
+        suite.oracle_method(ENV, action_block=block, search=QUICK),
+        *suite.standard_floors(budget=5, action_dim=2, untrained=model, search=QUICK),
     ]
     results = suite.run_goal_reaching(tmp_path, methods, episodes, image_size=32, films=1)
     assert [(r.name, r.seed) for r in results] == [(m.name, m.seed) for m in methods]
@@ -127,3 +129,37 @@ def test_the_oracle_with_the_default_planner_reaches_near_goals(tmp_path):
     oracle = suite.oracle_method(ENV, action_block=5)
     (result,) = suite.run_goal_reaching(tmp_path, [oracle], episodes, image_size=32)
     assert result.at_any.mean() >= 0.5
+
+
+@pytest.mark.parametrize("kind", ["icem", "mppi", "shooting", "adam", "categorical"])
+def test_any_planner_can_be_put_around_a_model(model, kind):
+    config, planner = PLANNERS[kind]
+    small = {"samples": 6, "iterations": 1} if kind in ("icem", "mppi") else {}
+    small |= {"icem": {"elites": 3}, "shooting": {"samples": 6}}.get(kind, {})
+    if kind == "categorical":
+        small |= {"levels": (-1.0, 1.0), "samples": 6, "elites": 3, "iterations": 1}
+    if kind == "adam":
+        small |= {"iterations": 1, "restarts": 2}
+    agent = suite.model_agent(model, search=config(horizon=2, **small)).agent
+    assert type(agent.planner) is planner
+    frames = np.zeros((2, 2, 32, 32, 3), np.uint8)
+    agent.reset({"pixels": frames[:, 0]}, problems=range(2))
+    actions = agent.act({"pixels": frames})
+    assert actions.shape == (2, model.config.action_block, 2)
+    assert np.abs(actions).max() <= 1
+
+
+def test_an_episode_file_of_other_factors_or_layouts_is_refused(tmp_path):
+    maze, path = "tubelet/PointMazeRandom-v0", tmp_path / "far.npz"
+    factors = FactorConfig(kinds=("light", "colour"), split="test")
+    options = {"seed": 0, "budget": 5, "factors": factors, "split": "test"}
+    drawn = suite.episode_set(path, maze, "far", 2, **options)
+    assert (drawn.split, drawn.factor_split, set(drawn.factors)) == (
+        "test",
+        "test",
+        {"light", "colour"},
+    )
+    assert suite.episode_set(path, maze, "far", 2, **options).sha256 == drawn.sha256
+    for changed in ({"split": "train"}, {"factors": FactorConfig()}):
+        with pytest.raises(ConfigError, match=r"holds .*split, factors"):
+            suite.episode_set(path, maze, "far", 2, **options | changed)

@@ -18,6 +18,7 @@ from tubelet.datasets.trajectories import TrajectorySet
 from tubelet.envs.collect import COVERAGE_PATH, CollectConfig, collect
 from tubelet.envs.coverage import coverage
 from tubelet.envs.factors import FactorConfig
+from tubelet.envs.maze_layouts import layout_split
 from tubelet.envs.policies import PolicyMix
 
 
@@ -203,3 +204,19 @@ class Fake:
 
     def arrays(self):
         return self._rows
+
+
+def test_held_out_layouts_are_collected_on_request(tmp_path):
+    """All in their split, the same again; a set of one split is not gone on with in another."""
+    maze = {"env": "tubelet/PointMazeRandom-v0", "image_size": 32}
+    held_out = collect(config(tmp_path / "test", split="test", **maze))
+    env = envs.make("tubelet/PointMazeRandom-v0", render_obs=False)
+    for episode in range(held_out.num_episodes):
+        env.set_state(held_out.slice(episode, 0, 1)["state"][0])
+        assert layout_split(env.closed) == "test"
+    collect(config(tmp_path / "again", split="test", **maze))
+    assert files(tmp_path / "again") == files(tmp_path / "test")
+    with pytest.raises(DatasetError, match="split"):
+        collect(config(tmp_path / "test", episodes=5, **maze))
+    with pytest.raises(ConfigError, match="no layouts to hold out"):
+        collect(config(tmp_path / "none", split="test"))
