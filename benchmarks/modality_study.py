@@ -45,6 +45,16 @@ from .video_probes import ProbeConfig, linear_probe, split_clips
 
 Arm = Literal["jepa", "copied", "shared"]
 SYSTEMS = ("pointjepa", "sjepa")
+SOLIDS: dict[str, Any] = {"rotate": "upright", "keep": (0.6, 1.0), "noise": 0.04}
+FIGURES: dict[str, Any] = {
+    "heading": 180.0,
+    "noise": 0.05,
+    "sway": 0.3,
+    "amplitude": (0.3, 1.3),
+    "tempo": (0.5, 1.5),
+}
+"""How the generated data differ from their defaults: with those, a probe of an untrained encoder
+makes no mistakes on figures, and there is nothing to gain."""
 _PROBE_SEED = 1_000_000
 
 
@@ -124,13 +134,14 @@ class _Data:
             seed = self.config.data_seed + (_PROBE_SEED if name == "probes" else 0)
             model = preset(f"{self.system}-{self.config.preset}")
             if model.points is not None:
-                made = generate_points(
-                    PrimitivesConfig(count=count, points=model.points.points, seed=seed)
-                )
+                points = model.points.points
+                solids = PrimitivesConfig(count=count, points=points, seed=seed, **SOLIDS)
+                made = generate_points(solids)
             else:
                 assert model.skeletons is not None
                 frames = model.skeletons.frames
-                made = generate_skeletons(StickFigureConfig(count=count, frames=frames, seed=seed))
+                figures = StickFigureConfig(count=count, frames=frames, seed=seed, **FIGURES)
+                made = generate_skeletons(figures)
             self._sets[name] = made
         return self._sets[name]
 

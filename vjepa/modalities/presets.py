@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from ...core.config import did_you_mean
 from ...core.errors import ConfigError
 from ..engine import LoopConfig
 from ..objectives import presets as objectives
+from ..objectives.centred import CentredConfig
 from ..optim import OptimConfig
 from .model import TokenTrainConfig, flat_predictor
 from .points import PointsConfig
@@ -66,22 +68,27 @@ def pointjepa_small() -> TokenTrainConfig:
         predictor=flat_predictor(32, 2, 2),
         objective=objectives.pointjepa(momentum=(0.99, 1.0)),
         optim=OptimConfig(lr=1e-3, weight_decay=0.05, final_weight_decay=0.05, clip=3.0),
-        loop=LoopConfig(steps=500, log_every=10, report_every=100, save_every=250),
+        loop=LoopConfig(steps=1500, log_every=10, report_every=250, save_every=100),
         batch_size=32,
     )
 
 
 def sjepa_small() -> TokenTrainConfig:
-    """Minutes on a CPU, for generated stick figures."""
+    """Minutes on a CPU, for generated stick figures.
+
+    DINO's temperatures are for logits between unit vectors, which deviate by about 1/16; those of
+    layer-normed tokens deviate by 1, so that the same sharpness is at ten times and more.
+    """
+    centred = CentredConfig(student_temperature=1.0, teacher_temperature=0.4)
     return TokenTrainConfig(
         points=None,
         skeletons=SkeletonsConfig(frames=32, joints=16),
         encoder=TokenTransformerConfig(width=64, depth=3, heads=4),
         predictor=flat_predictor(32, 2, 2),
-        objective=objectives.sjepa(momentum=(0.99, 1.0)),
+        objective=replace(objectives.sjepa(momentum=(0.99, 1.0)), centred=centred),
         averaged="all",
         optim=OptimConfig(lr=1e-3, weight_decay=0.05, final_weight_decay=0.05, clip=3.0),
-        loop=LoopConfig(steps=500, log_every=10, report_every=100, save_every=250),
+        loop=LoopConfig(steps=1500, log_every=10, report_every=250, save_every=100),
         batch_size=32,
     )
 
