@@ -14,8 +14,6 @@ from ..core.io import atomic_write_json, atomic_write_text
 from ..core.rng import numpy_generator
 from ..datasets.corpus import CorpusIndex
 from ..datasets.decode import open_video
-from ..datasets.image_file import read_image
-from ..datasets.images import ImageIndex
 from .encoder import EncoderConfig
 from .motion import PyramidConfig
 
@@ -41,11 +39,8 @@ def pixel_stats(index: CorpusIndex, *, frames: int = STATS_FRAMES, seed: int = 0
         number = int(np.searchsorted(ends, row, side="right"))
         entry = index[number]
         try:
-            if isinstance(index, ImageIndex):
-                frame = read_image(entry.path)
-            else:
-                with open_video(entry.path, info=entry.info) as video:
-                    frame = video.get_frames([int(row - ends[number] + entry.num_frames)])
+            with open_video(entry.path, info=entry.info) as video:
+                frame = video.get_frames([int(row - ends[number] + entry.num_frames)])
         except VideoDecodeError:
             continue
         pixels = frame.reshape(-1, 3) / 255.0
@@ -73,6 +68,7 @@ def write_corpus(run: Path, index: CorpusIndex, encoder: EncoderConfig | Pyramid
         "sha256": hashlib.sha256(json.dumps(names).encode()).hexdigest(),
         "bad": {bad.path: bad.reason for bad in index.quarantine},
         "ignored": list(index.ignored),
+        "duplicates": {copy.path: copy.of for copy in index.duplicates},
         "pixel_mean": list(encoder.pixel_mean),
         "pixel_std": list(encoder.pixel_std),
     }
