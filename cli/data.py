@@ -1,4 +1,4 @@
-"""``tubelet data``: index, look at, pack, measure and generate corpora of videos."""
+"""``tubelet data``: index, look at, pack, measure and generate corpora of videos; convert logs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..core.errors import DatasetError
 from ..datasets.clip_config import ClipConfig
 from ..datasets.corpus import CorpusIndex, Verify, index_corpus
 from ..datasets.pack import PackConfig
+from .data_convert import Convert, convert
 
 Made = Literal["moving-shapes", "physics", "manipulation"]
 
@@ -114,9 +115,9 @@ class Make:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Index, look at, pack, measure and generate corpora of videos."""
+    """Index, look at, pack, measure and generate corpora of videos; convert robot logs."""
 
-    do: Annotated[Index | Stats | Pack | Bench | Make, tyro.conf.arg(name="")]
+    do: Annotated[Index | Stats | Pack | Bench | Make | Convert, tyro.conf.arg(name="")]
 
 
 def run(config: Config) -> int:
@@ -210,4 +211,7 @@ def _print_reasons(index: CorpusIndex) -> None:
         print(f"{count} × {reason}")
 
 
-_RUN = {Index: _index, Stats: _stats, Pack: _pack, Bench: _bench, Make: _make}
+_RUN = {
+    **{Index: _index, Stats: _stats, Pack: _pack, Bench: _bench, Make: _make},
+    Convert: convert,
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -35,11 +36,17 @@ def open_log(path: str | os.PathLike[str], kind: str | None = None, **options: A
         options: those of the format's class: ``camera``, ``fps``, and of HDF5 ``proprio``.
 
     Raises:
-        ConfigError: an unknown kind. DatasetError: no known format, or a damaged log.
+        ConfigError: an unknown kind, or an option that its logs do not have. DatasetError: no known
+            format, or a damaged log.
     """
     kind = detect(Path(path)) if kind is None else kind
     if kind not in FORMATS:
         raise ConfigError(f"kind = {kind!r}: choose one of {', '.join(FORMATS)}")
+    known = set(inspect.signature(FORMATS[kind]).parameters) - {"path"}
+    if unknown := sorted(options.keys() - known):
+        raise ConfigError(
+            f"{', '.join(unknown)}: no option of {kind} logs, which have {', '.join(sorted(known))}"
+        )
     return FORMATS[kind](path, **options)
 
 
@@ -57,7 +64,10 @@ def detect(path: Path) -> str:
         if next(path.rglob("trajectory.h5"), None) is not None:
             return "droid"
         if (path / "meta/info.json").exists():
-            raise DatasetError(f"{path} is a LeRobot set: open it with TrajectorySet.open")
+            raise DatasetError(
+                f"{path} is a LeRobot set, which needs no conversion: name it as --data, or open "
+                "it with TrajectorySet.open"
+            )
     else:
         with open_h5(path) as file:
             keys = set(file)
