@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,7 @@ import numpy as np
 from ..core.errors import DatasetError
 from ..core.io import atomic_path
 from ..core.rng import numpy_generator
+from ..datasets.trajectories import TrajectorySet
 from ..envs.factors import FactorConfig, Factors, draw_factors
 
 Policy = Callable[[Any, int, np.random.Generator], Callable[[int], np.ndarray]]
@@ -200,6 +201,77 @@ def draw_near(
 
     header = {"env_id": env_id, "kind": "near", "seed": seed, "budget": budget}
     return _draw(env, pair, n, header, factors)
+
+
+def draw_offsets(
+    env: Any,
+    trajectories: TrajectorySet,
+    n: int,
+    *,
+    env_id: str,
+    seed: int,
+    budget: Callable[[int], int],
+    offsets: Sequence[int],
+    episodes: range,
+) -> dict[int, EpisodeSet]:
+    """Goals that lie so many steps later in the data, from the same starts for every offset.
+
+    A start is a recorded state, in motion as it was; a goal is where the same episode was
+    ``offset`` steps later, brought to rest. Starts at which any of the goals is already solved are
+    redrawn.
+
+    Args:
+        trajectories: with simulator states, of ``env_id``. n: problems of each offset.
+        budget: of an offset. episodes: of the set, from which problems are drawn (held-out ones).
+
+    Raises:
+        DatasetError: episodes too short for the largest offset, states of another size, or goals
+            that are nearly all solved at the start.
+    """
+    states, firsts = trajectories.arrays().get("state"), trajectories.offsets
+    if states is None or states.shape[1] != env.state_dim:
+        raise DatasetError(
+            f"{trajectories.root} holds no states of {env_id}: name a set made there"
+        )
+    rooms = {k: int(firsts[k + 1] - firsts[k]) - max(offsets) for k in episodes}
+    fitting = [k for k in episodes if rooms[k] > 0]
+    if not fitting:
+        raise DatasetError(
+            f"{trajectories.root}: none of {len(episodes)} episodes has more than {max(offsets)} "
+            "steps; collect longer ones or take smaller offsets"
+        )
+    rng = numpy_generator(seed, "episodes", env_id, "offsets")
+    starts: list[np.ndarray] = []
+    goals: dict[int, list[np.ndarray]] = {offset: [] for offset in offsets}
+    drawn = 0
+    while len(starts) < n:
+        if drawn >= MAX_DRAWS_PER_EPISODE * n:
+            raise DatasetError(
+                f"{env_id}: nearly every goal of {trajectories.root} is at its start"
+            )
+        episode = fitting[int(rng.integers(len(fitting)))]
+        row, drawn = int(firsts[episode] + rng.integers(rooms[episode])), drawn + 1
+        start = states[row]
+        env.set_state(start)  # for its layout
+        ends = {k: env.state_at(env.position(states[row + k])) for k in offsets}
+        if any(env.success(start, goal) for goal in ends.values()):
+            continue
+        starts.append(start)
+        for offset, goal in ends.items():
+            goals[offset].append(goal)
+    return {
+        offset: EpisodeSet(
+            env_id=env_id,
+            kind=f"offset {offset}",
+            seed=seed,
+            budget=budget(offset),
+            start_states=np.stack(starts).astype(np.float64),
+            goal_states=np.stack(goals[offset]).astype(np.float64),
+            drawn=drawn,
+            mujoco_version=version("mujoco"),
+        )
+        for offset in offsets
+    }
 
 
 def _draw(
