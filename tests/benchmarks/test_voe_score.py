@@ -39,8 +39,13 @@ from tubelet.benchmarks.voe.truth import TruthScorer
 from tubelet.benchmarks.voe.windows import WindowConfig, sampled, starts
 from tubelet.core.errors import CheckpointError, ConfigError, DatasetError
 from tubelet.core.latent import Latent
+from tubelet.core.rng import numpy_generator
 from tubelet.datasets.voe.frames import ArrayFrames
-from tubelet.datasets.voe.record import VoeSet, VoeVideo
+from tubelet.datasets.voe.record import Pair, VoeSet, VoeVideo
+from tubelet.envs.physics import CONDITIONS
+from tubelet.envs.physics.assets import Rejected
+from tubelet.envs.physics.jobs import GenerateConfig, Job, ask_of, plan_of
+from tubelet.envs.physics.quadruplet import TWINS
 from tubelet.vjepa.encoder import EncoderConfig
 from tubelet.vjepa.formats.checkpoint import Checkpoint
 from tubelet.vjepa.objectives.targets import TargetConfig
@@ -222,37 +227,71 @@ def test_frame_difference_solves_visible_static_permanence(tmp_path):
     assert timings(run, "frame difference", Reading()) == (1, 0)
 
 
-def test_an_observer_of_the_true_states_is_always_right(tmp_path):
-    """Tracks cross a bridge in which only the states differ; the pixels say nothing."""
-    rng, truths, cut, frames = np.random.default_rng(0), [], 10, 20
-    for g in range(4):
-        speed = rng.uniform(0.1, 0.3, 2) * [1, -1]
-        tracks = [np.zeros((frames, 2, 7)) for _ in range(2)]
-        for track, v in zip(tracks, speed, strict=True):
-            track[:, 0, 0] = v * np.arange(frames)
-        there = [np.ones((frames, 2), bool), np.ones((frames, 2), bool)]
-        there[1][:, 1] = g % 2 == 0  # permanence, or else continuity alone
-        files = []
-        for i, (first, second) in enumerate(((0, 0), (1, 1), (0, 1), (1, 0))):
-            pose = np.concatenate([tracks[first][:cut], tracks[second][cut:]])
-            present = np.concatenate([there[first][:cut], there[second][cut:]])
-            files.append(str(tmp_path / f"{g}{i}.npz"))
-            np.savez(files[-1], pose=pose, present=present)
-        truths.append(files)
-    voe = voe_set(bridged(4), cut=cut, truths=truths)
-    run = run_of(voe, tmp_path / "run", WindowConfig(window=4, contexts=(1, 2), stride=1, skip=1))
-    for context in (0, 1, 2):
-        for how in ("avg", "max"):
-            reading = Reading(aggregate=how, context=context)
-            assert (pair_scores(run, "ground truth", reading).values == 1).all()
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_an_observer_of_the_true_states_is_always_right(tmp_path, condition):
+    """The frames are noise: what tells is in the states and the scene alone. All principles:
+    tests/envs/physics/test_laws.py."""
+    (tmp_path / "truth").mkdir()
+    (tmp_path / "scenes").mkdir()
+    config = GenerateConfig(frames=32)
+    videos, pairs = [], []
+    noise = np.random.default_rng(0).integers(0, 256, (32, 8, 8, 3), np.uint8)
+    for principle in ("shape", "gravity", "containment"):
+        job = Job("probe", "test", "probe", principle, condition, 0)
+        plan = next(filter(None, (_plan(config, job, attempt) for attempt in range(40))))
+        (tmp_path / "scenes" / f"{principle}.xml").write_text(plan.xml())
+        tracks = plan.all_tracks()
+        for recipe, track in tracks.items():
+            truth = tmp_path / "truth" / f"{principle}{recipe}.npz"
+            np.savez(truth, pose=track.pose, present=track.present)
+            impossible = recipe in ("AB", "BA", "12", "21")
+            videos.append(
+                VoeVideo(
+                    name=f"{principle}{recipe}",
+                    group=principle,
+                    frames=ArrayFrames(noise),
+                    possible=not impossible,
+                    principle=principle,
+                    condition=condition,
+                    fps=16,
+                    truth=str(truth),
+                    tags={"things": [{"name": t.name, "kind": t.kind} for t in plan.things]},
+                )
+            )
+            if impossible:
+                name = f"{principle}{recipe}"
+                for match, twin in zip(("prefix", "suffix"), TWINS[recipe], strict=True):
+                    possible = f"{principle}{twin}"
+                    pairs.append(
+                        Pair(group=principle, possible=possible, impossible=name, match=match)
+                    )
+    voe = VoeSet(name="toy", videos=tuple(videos), pairs=tuple(pairs))
+    windows = WindowConfig(window=8, contexts=(2, 4), stride=1, skip=1)
+    run = run_of(voe, tmp_path / "run", windows)
+    for match in ("prefix", "suffix"):
+        for context in (0, 2, 4):
+            for how in ("avg", "max") if context else ("avg",):
+                reading = Reading(aggregate=how, context=context, match=match)
+                scores = pair_scores(run, "ground truth", reading)
+                wrong = [n for n, v in zip(scores.names, scores.values, strict=True) if v != 1]
+                assert not wrong, (match, context, how)
     table = accuracy_table(run, Reading())
     assert "100.0" in table.rows[-1][table.columns.index("ground truth")]
+
+
+def _plan(config, job, attempt):
+    try:
+        return plan_of(job, ask_of(config, job), numpy_generator(0, *job.names, attempt))
+    except Rejected:
+        return None
 
 
 def test_missing_states_are_an_error():
     video = voe_set(bridged(1), cut=10).videos[0]
     with pytest.raises(DatasetError, match="no true states"):
         TruthScorer().observe(video, np.arange(3))
+    with pytest.raises(DatasetError, match="cannot be read"):
+        TruthScorer().observe(replace(video, truth="nowhere/truth/a.npz"), np.arange(3))
 
 
 # --- pixels and world models ---------------------------------------------------------------------
