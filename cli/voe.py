@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -11,6 +12,9 @@ from ..benchmarks.voe.settings import PerturbConfig, ReportConfig, ScoreConfig
 from ..envs.physics.check import CheckConfig
 from ..envs.physics.jobs import GenerateConfig
 from ..envs.physics.show import RenderConfig
+
+if TYPE_CHECKING:
+    from ..benchmarks.results import Table
 
 Command = (
     Annotated[GenerateConfig, tyro.conf.subcommand("generate", prefix_name=False)]
@@ -66,21 +70,15 @@ def _render(config: RenderConfig) -> int:
 
 def _score(config: ScoreConfig) -> int:
     from ..benchmarks.voe.score import score
-    from .evaluate import print_table
 
-    for table in score(config):
-        print_table(table)
-    print(f"run: {config.out}")
+    _print(score(config), config.out)
     return 0
 
 
 def _perturb(config: PerturbConfig) -> int:
     from ..benchmarks.voe.perturb import perturb
-    from .evaluate import print_table
 
-    for table in perturb(config):
-        print_table(table)
-    print(f"run: {config.out}")
+    _print(perturb(config), config.out)
     return 0
 
 
@@ -89,6 +87,18 @@ def _report(config: ReportConfig) -> int:
 
     print(report(config))
     return 0
+
+
+_LEFT_OUT = ("pixel linear", "linear", "chance by construction", "p (Holm)", "false alarm")
+"""Columns that the console leaves to the report."""
+
+
+def _print(tables: Sequence[Table], out: str) -> None:
+    from .console import print_blocks
+
+    for table in tables:
+        print_blocks(table, [c for c in table.columns if c not in _LEFT_OUT])
+    print(f"run: {out} (all columns: {out}/results, or tubelet voe report --runs {out})")
 
 
 _RUN: dict[type, Any] = {
