@@ -139,7 +139,8 @@ def _reading(run: VoeRun, config: ScoreConfig) -> tuple[Reading, VoeRun]:
         for how in ("avg", "max")
     ]
     best = max(options, key=lambda r: pair_scores(val, name, r).values.mean())
-    atomic_write_json(run.path / "chosen.json", {"context": best.context, "on": "val"})
+    facts = {"context": best.context, "aggregate": best.aggregate, "on": "val"}
+    atomic_write_json(run.path / "chosen.json", facts)
     return best, run.select(splits=sorted(splits - {"val"}))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...core.errors import TubeletError
 from ...datasets.voe.record import Match
+from ...envs.physics import PRINCIPLES
 from ..results import Table
 from ..stats import Estimate
 from .judge import (
@@ -90,7 +91,7 @@ def accuracy_table(run: VoeRun, reading: Reading) -> Table:
     scores = {name: pair_scores(run, name, reading) for name in run.scorers}
     seeds = run.of_role("untrained")
     first = next(iter(scores.values()))
-    cells = list(dict.fromkeys(first.cells))
+    cells = in_order(first.cells)
     others = [name for name in run.scorers if name != model and name not in seeds]
     others.sort(key=lambda name: (name != "copy", name))
     have_copy = model is not None and "copy" in scores
@@ -132,6 +133,18 @@ def accuracy_table(run: VoeRun, reading: Reading) -> Table:
         "Chance by construction: groups whose possible and impossible videos have the same "
         "windows. Nothing was chosen on these pairs unless the title says so.",
     )
+
+
+def in_order(cells: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """Each cell once: probes first, and our principles in the order in which they are listed."""
+    known = {name: place for place, name in enumerate(PRINCIPLES)}
+    kinds = ("probe", "pair", "null", "control")
+
+    def place(cell: tuple[str, str, str]) -> tuple[int, int]:
+        kind, principle, _ = cell
+        return kinds.index(kind) if kind in kinds else 4, known.get(principle, len(known))
+
+    return sorted(sorted(dict.fromkeys(cells), key=lambda cell: cell[2], reverse=True), key=place)
 
 
 def _picked(scores: PairScores, cells: set) -> tuple[np.ndarray, list[str]]:
