@@ -112,7 +112,7 @@ def _health(
     report.add_section("Is it healthy?")
     last = _last(lines, "clip_std")
     if config is not None:
-        width = config.train.encoder.width
+        width = config.train.pyramid_or_encoder.width
         if last is None:
             report.add_text("No diagnostics were logged yet, so nothing can be said of collapse.")
         else:

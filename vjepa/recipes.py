@@ -7,13 +7,14 @@ Every recipe writes a run folder (:mod:`tubelet.core.run`) and goes on exactly w
 """
 
 from .corpus_facts import pixel_stats
-from .pretrain_recipe import PretrainRunConfig, load_encoder, pretrain_encoder
+from .pretrain_recipe import PretrainRunConfig, load_encoder, load_features, pretrain_encoder
 from .train_recipe import TrainConfig, load_world_model, split_episodes, train_on_trajectories
 
 __all__ = [
     "PretrainRunConfig",
     "TrainConfig",
     "load_encoder",
+    "load_features",
     "load_world_model",
     "pixel_stats",
     "pretrain_encoder",

@@ -119,7 +119,7 @@ def _of_run(path: str, mask_index: int, device: str) -> MaskedParts:
     folder = find_checkpoint(path)
     model = pretrain.build(load_config(folder, PretrainConfig))
     if not isinstance(model, MaskedModel):
-        raise CheckpointError(f"{path} compares views and has no masked predictor")
+        raise CheckpointError(f"{path} has no masked predictor: it compares views, or frames")
     load_checkpoint(folder, model=model)
     model.requires_grad_(False).eval().to(device)
     teacher = model.target.teacher

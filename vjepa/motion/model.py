@@ -114,8 +114,7 @@ class MotionConfig:
                 f"clips.frames = {frames}: flow is between two frames; take clips of two or more, "
                 'or train on content alone with motion.arm = "content"'
             )
-        if self.arm != "content":
-            self.encoder.grid(frames, side, side)
+        self.encoder.grid(frames, side, side)
 
     def check_run(self, loop: LoopConfig, batch_size: int) -> None:
         """Raise ConfigError for a training loop that does not fit."""

@@ -91,6 +91,10 @@ def test_an_arm_with_one_loss_takes_one_corpus():
     buckets = replace(clips, buckets=((2, 4.0, 1.0),))
     with pytest.raises(ConfigError, match="buckets"):
         PretrainRunConfig(train=train, clips=buckets, augment=False)
+    content = replace(train, motion=replace(train.motion, arm="content"))
+    odd = replace(clips, size=36)
+    with pytest.raises(ConfigError, match="height = 36"):
+        PretrainRunConfig(train=content, clips=odd, images="b", augment=False)
 
 
 def test_probes_read_the_pyramid_and_dynamics_do_not(root):
@@ -106,6 +110,13 @@ def test_probes_read_the_pyramid_and_dynamics_do_not(root):
     checkpoint, _ = from_run(root / "run")
     with pytest.raises(CheckpointError, match="convolutional pyramid"):
         save(checkpoint, root / "never", "tubelet")
+
+
+def test_a_report_of_the_run(root):
+    assert main(["report", "--run", str(root / "run"), "--out", str(root / "report.html")]) == 0
+    page = (root / "report.html").read_text(encoding="utf-8")
+    assert "Features" in page
+    assert "Masks" not in page
 
 
 def test_a_frozen_probe_through_the_command_line(root, tmp_path):
