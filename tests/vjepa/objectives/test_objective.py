@@ -107,6 +107,11 @@ def by_hand_cjepa():
     return masked(F.smooth_l1_loss) + 0.001 * vicreg
 
 
+def by_hand_sjepa(p, h):  # at the first step, when the centre is zero
+    wanted = (h / 0.04).softmax(-1)
+    return -(wanted * (p / 0.1).log_softmax(-1)).sum(-1).mean()
+
+
 @pytest.mark.parametrize(
     ("name", "by_hand"),
     [
@@ -121,6 +126,8 @@ def by_hand_cjepa():
         ("pldm", by_hand_pldm),
         ("cjepa", lambda _: by_hand_cjepa()),
         ("jedi", lambda _: masked(l1)),  # without gradients: what it adds follows from them
+        ("pointjepa", lambda _: masked(lambda p, h: F.smooth_l1_loss(p, h, beta=2.0))),
+        ("sjepa", lambda _: masked(by_hand_sjepa)),
     ],
 )
 def test_presets_equal_the_sum_written_by_hand(name, by_hand):
@@ -135,7 +142,7 @@ def test_presets_equal_the_sum_written_by_hand(name, by_hand):
 def test_the_table_above_is_complete():
     assert set(PRESETS) == {
         *("ijepa", "vjepa", "vjepa2", "vjepa2.1", "lejepa", "levjepa"),
-        *("salt", "lewm", "pldm", "cjepa", "jedi"),
+        *("salt", "lewm", "pldm", "cjepa", "jedi", "pointjepa", "sjepa"),
     }
 
 
@@ -148,6 +155,8 @@ def test_the_table_above_is_complete():
         ("vjepa2.1", "ema", (0.99925, 0.99925), "layer", 4),
         ("cjepa", "ema", (0.996, 1.0), "layer", 1),
         ("jedi", "ema", (0.99925, 0.99925), "layer", 1),
+        ("pointjepa", "ema", (0.9995, 0.99999), "layer", 1),
+        ("sjepa", "ema", (0.9995, 1.0), "none", 1),
         ("salt", "frozen", None, "layer", 1),
         ("lejepa", "shared", None, "none", 1),
         ("levjepa", "shared", None, "none", 1),
@@ -200,9 +209,9 @@ def test_only_heads_have_parameters():
             preset(name), FIELDS, latent_dim=D, action_dim=2, encoder_parameters=10**6
         )
         keys = set(objective.state_dict())
-        heads = ("terms.idm.head.", "terms.feedback.critics.")
+        heads = ("terms.idm.head.", "terms.feedback.critics.", "terms.centred.centre")
         assert all(key.startswith(heads) for key in keys)
-        assert bool(keys) == (name in ("pldm", "jedi"))
+        assert bool(keys) == (name in ("pldm", "jedi", "sjepa"))
 
 
 def test_logs_do_not_carry_gradients():
@@ -276,7 +285,7 @@ def test_losses_are_float32_of_bfloat16_latents_under_autocast(name):
 
     objective = Objective(
         preset(name), FIELDS, latent_dim=D, action_dim=2, encoder_parameters=10**6
-    )
+    ).eval()  # what has a memory of targets leaves it
     with torch.autocast("cpu", torch.bfloat16):
         low = objective(at(torch.bfloat16))["loss"]
     assert low.dtype == torch.float32
