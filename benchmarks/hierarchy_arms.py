@@ -26,14 +26,14 @@ from ..vjepa.world_model import WorldModel
 from .episodes import EpisodeSet
 from .suite import COST, Method, StoredPixels
 
-BLOCK = 5
-"""Environment steps per model step, held."""
+BLOCK = 3
+"""Environment steps per model step, held: so short that the suites' flat horizon, 8 model steps, is
+at most 6 cells of the maze, while the farthest goals are farther."""
 STRIDE = 4
 """Model steps per macro-action."""
 REACH = 4
 """Macro-actions that the higher level looks ahead."""
 ITERATIONS = 4
-ELITES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,34 +98,26 @@ def distances(world: World, episodes: EpisodeSet) -> np.ndarray:
     return np.array([world.farness(env, start, goal) for start, goal in pairs])
 
 
-def search(arm: str, calls: int, *, price: int = 1) -> SearchConfig:
-    """The planner of an arm that spends at most ``calls`` model calls per plan, and nearly all.
-
-    ``price`` is that of a macro-action's prediction.
-    """
-    shared: dict[str, Any] = {"iterations": ITERATIONS, "elites": ELITES, "init_std": 1.0}
-    own: dict[str, Any] = {**shared, "noise_beta": 1.0, "chunk": 8192, "max_model_calls": calls}
+def search(arm: str, calls: int) -> SearchConfig:
+    """The planner of an arm that spends at most ``calls`` model calls per plan, and nearly all."""
+    shared: dict[str, Any] = {"iterations": ITERATIONS, "init_std": 1.0, "chunk": 8192}
+    own: dict[str, Any] = {**shared, "noise_beta": 1.0, "max_model_calls": calls}
     if arm.startswith("flat"):
         horizon = STRIDE * REACH if "far" in arm else 2 * STRIDE
-        return CEMConfig(horizon=horizon, samples=_samples(calls, horizon), **own)
+        return CEMConfig(horizon=horizon, **_samples(calls, horizon), **own)
     support = {"hierarchical, neighbours": "neighbours", "hierarchical, naive": "none"}
     return HierarchicalConfig(
         horizon=STRIDE,
-        samples=_samples(calls // 2, STRIDE),
-        macro=CEMConfig(
-            horizon=REACH,
-            samples=_samples(calls // 2, REACH * price),
-            returns="best",
-            chunk=8192,
-            **shared,
-        ),
+        **_samples(calls // 2, STRIDE),
+        macro=CEMConfig(horizon=REACH, returns="best", **_samples(calls // 2, REACH), **shared),
         macro_support=support.get(arm, "quantile"),  # pyright: ignore[reportArgumentType]
         **own,
     )
 
 
-def _samples(calls: int, horizon: int) -> int:
-    return max(ELITES, round(calls / (horizon * ITERATIONS)))
+def _samples(calls: int, horizon: int) -> dict[str, int]:
+    samples = max(8, round(calls / (horizon * ITERATIONS)))
+    return {"samples": samples, "elites": min(10, samples // 4)}
 
 
 def model_arm(arm: str, calls: int, model: WorldModel, seed: int) -> Method:
@@ -140,14 +132,14 @@ def model_arm(arm: str, calls: int, model: WorldModel, seed: int) -> Method:
 
 
 def oracle_arm(arm: str, calls: int, world: World, *, threads: int) -> Method:
-    """The true simulator planned in by an arm; a macro-action holds two actions, one after the
-    other, and its prediction counts as all its steps."""
+    """The true simulator planned in by an arm: exact models of the price of learned ones. A
+    macro-action holds two actions, one after the other; its prediction counts as one call."""
     env = make(world.env_id, render_obs=False)
     dynamics = SimulatorDynamics(
         env, action_block=BLOCK, threads=threads, positions=world.positions
     )
-    add_levels(dynamics, (STRIDE,), knots=2)
-    agent = _agent(dynamics, search(arm, calls, price=STRIDE), 0, execute=2)  # exact: saves time
+    add_levels(dynamics, (STRIDE,), knots=2, price=1)
+    agent = _agent(dynamics, search(arm, calls), 0, execute=2)  # exact: saves time
     return Method(name=f"oracle {arm}, {calls} calls", agent=agent, role="ceiling", privileged=True)
 
 

@@ -31,6 +31,7 @@ from ..datasets.corpus import index_corpus
 from ..envs.collect import CollectConfig, collect
 from ..envs.policies import PolicyMix
 from ..vjepa import presets
+from ..vjepa.action_predictor import ActionPredictorConfig
 from ..vjepa.corpus_facts import pixel_stats
 from ..vjepa.device import prepare
 from ..vjepa.dynamics_config import DynamicsConfig
@@ -272,16 +273,20 @@ def _train(config: StudyConfig, size: Size, folder: Path, seed: int) -> Path:
     first = presets.world_model("end_to_end", encoder)
     model = replace(first.model, image_size=size.image_size, action_block=BLOCK)
     model = replace(model, action_dim=_width(WORLDS[folder.name]))
-    first = replace(first, model=model, seed=seed, loop=_loop(size.first_steps))
+    first = replace(first, model=model, seed=seed, cache_stride=BLOCK, loop=_loop(size.first_steps))
     levels = replace(presets.world_model("hjepa", encoder), seed=seed)
     levels = replace(
         levels,
         hierarchy=replace(levels.hierarchy, strides=(STRIDE,)),
+        cache_stride=BLOCK,
         horizon=STRIDE * min(REACH, (WORLDS[folder.name].steps - 1) // (STRIDE * BLOCK)),
         loop=_loop(size.level_steps),
     )
     if config.preset == "debug":
-        first, levels = replace(first, batch_size=4), replace(levels, batch_size=4)
+        tiny = ActionPredictorConfig(width=32, depth=1, heads=2)
+        first = replace(first, batch_size=4, model=replace(first.model, predictor=tiny))
+        hierarchy = replace(levels.hierarchy, predictor=tiny)
+        levels = replace(levels, batch_size=4, hierarchy=hierarchy)
     below, above = (folder / f"{what}-{seed}" for what in ("level1", "levels"))
     _trained(config, folder, below, first)
     _trained(config, folder, above, levels, level1=str(below))

@@ -1,7 +1,8 @@
 """Slower clocks over the simulator: what hierarchical planning is worth where no level errs.
 
 A macro-action holds an action for a part of the level's step and then the next one: ``knots`` of
-them. The level simulates all of it, which is exact, and counts as so many model calls.
+them. The level simulates all of it, which is exact, and counts as so many model calls, unless it
+is to stand for a learned one, of which a prediction is one call.
 """
 
 from __future__ import annotations
@@ -21,17 +22,20 @@ class SimulatorLevel:
 
     Args:
         dynamics: level 1. length: its model steps per step here. knots: held actions per step,
-            which divide the length.
+            which divide the length. price: model calls that a step counts as; None: the length.
 
     Raises :class:`ConfigError` for knots that do not divide the length.
     """
 
-    def __init__(self, dynamics: SimulatorDynamics, length: int, knots: int = 1):
+    def __init__(
+        self, dynamics: SimulatorDynamics, length: int, knots: int = 1, price: int | None = None
+    ):
         if knots < 1 or length % knots:
             raise ConfigError(
                 f"knots = {knots}: held actions per step of {length} model steps; must divide it"
             )
-        self.dynamics, self.length, self.price, self.knots = dynamics, length, length, knots
+        self.dynamics, self.length, self.knots = dynamics, length, knots
+        self.price = length if price is None else price
         self.width = dynamics.action_dim // dynamics.action_block
         self.action_dim = knots * self.width
 
@@ -53,8 +57,12 @@ class SimulatorLevel:
 
 
 def add_levels(
-    dynamics: SimulatorDynamics, lengths: Sequence[int], *, knots: int = 1
+    dynamics: SimulatorDynamics,
+    lengths: Sequence[int],
+    *,
+    knots: int = 1,
+    price: int | None = None,
 ) -> SimulatorDynamics:
     """Give ``dynamics`` levels of so many of its model steps, from level 2 up; returns it."""
-    dynamics.levels = tuple(SimulatorLevel(dynamics, length, knots) for length in lengths)
+    dynamics.levels = tuple(SimulatorLevel(dynamics, length, knots, price) for length in lengths)
     return dynamics
