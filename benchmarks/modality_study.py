@@ -114,7 +114,9 @@ def run_modality_study(config: ModalityStudyConfig) -> dict[str, Table]:
                 if not path.exists():
                     judged = _judged(config, data[system], system, arm, seed)
                     atomic_write_json(path, {"settings": settings} | judged)
-                scores.append(_finished(path, settings))
+                said = out / "runs" / path.stem / "verdict.txt"
+                run_verdict = {"run_verdict": said.read_text(encoding="utf-8").strip()}
+                scores.append(_finished(path, settings) | run_verdict)
                 tables = _write_tables(out, scores)
     return tables
 

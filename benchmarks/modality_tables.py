@@ -37,7 +37,6 @@ def modality_table(scores: Sequence[dict[str, Any]], system: str) -> Table:
         trained, before, made = (_of(arm, key) for key in ("accuracy", "untrained", "handmade"))
         gain, over = t_interval(trained - before), t_interval(trained - made)
         rank, std = (np.mean([s["facts"][key] for s in arm]) for key in ("rank", "std"))
-        words = Counter(score["verdict"].partition(":")[0] for score in arm)
         rows.append(
             [
                 ARM_NAMES.get(name, name),
@@ -48,13 +47,14 @@ def modality_table(scores: Sequence[dict[str, Any]], system: str) -> Table:
                 f"{show(over, sign=True)} ({_word(over)})",
                 f"{rank:.1f}",
                 f"{std:.3f}",
-                ", ".join(f"{word} {count} of {len(arm)}" for word, count in words.items()),
+                _words(arm, "run_verdict"),
+                _words(arm, "verdict"),
             ]
         )
     first = next(iter(arms.values()))
     for key, label in (("untrained", "untrained encoder"), ("handmade", "hand-made features")):
         floor = show(t_interval(_of(first, key)))
-        rows.append([label, "0", str(len(first)), floor, *["–"] * 5])
+        rows.append([label, "0", str(len(first)), floor, *["–"] * 6])
     settings, chance = first[0]["settings"], first[0]["chance"]
     return Table(
         title=f"{TITLES[system]}: frozen linear probe of the class",
@@ -67,7 +67,8 @@ def modality_table(scores: Sequence[dict[str, Any]], system: str) -> Table:
             "− hand-made",
             "rank",
             "std",
-            "collapse verdict",
+            "verdict without labels",
+            "with the probe",
         ],
         rows=rows,
         note=f"Preset {settings['preset']}, {settings['train']} generated samples to train on, "
@@ -75,7 +76,9 @@ def modality_table(scores: Sequence[dict[str, Any]], system: str) -> Table:
         f"report); the most frequent class is {chance:.3f} of them. Logistic regression on the "
         "mean and the largest of the tokens. Mean over seeds with Student's 95 % interval; "
         "differences are paired by seed. Rank and std: RankMe and median channel deviation of mean "
-        "tokens, layer-normed.",
+        "tokens, layer-normed. Verdicts: that of the training run, which sees no labels, and "
+        "`collapse_verdict`, which also asks that a probe know nothing (a probe scales features up "
+        "that hardly vary).",
     )
 
 
@@ -83,6 +86,12 @@ def _word(difference: Any) -> str:
     if math.isinf(difference.low):
         return "not judged: one seed"
     return "above" if difference.low > 0 else "below" if difference.high < 0 else "tie"
+
+
+def _words(arm: list[dict[str, Any]], key: str) -> str:
+    """How often each verdict's first word came up."""
+    words = Counter(score[key].partition(":")[0] for score in arm)
+    return ", ".join(f"{word} {count} of {len(arm)}" for word, count in words.items())
 
 
 def _of(arm: list[dict[str, Any]], key: str) -> np.ndarray:

@@ -163,6 +163,7 @@ def score(seed, accuracy, before, arm="jepa", verdict="healthy"):
         "chance": 0.1,
         "facts": {"error": 0.1, "variance": 1.0, "rank": 8.0, "std": 0.5},
         "verdict": verdict,
+        "run_verdict": "healthy" if arm == "jepa" else "collapsed: clips",
     }
 
 
@@ -176,7 +177,8 @@ def test_the_table_pairs_by_seed_and_counts_verdicts():
     half = student.ppf(0.975, 2) * gain.std(ddof=1) / math.sqrt(3)
     expected = f"{gain.mean():+.3f} [{gain.mean() - half:+.3f}, {gain.mean() + half:+.3f}] (above)"
     assert table.rows[0][4] == expected
-    assert table.rows[0][-1] == "healthy 3 of 3"
+    assert table.rows[0][-2:] == ["healthy 3 of 3", "healthy 3 of 3"]
+    assert table.rows[1][-2] == "collapsed 3 of 3"
     assert table.rows[1][-1] == "collapsed 2 of 3, warning 1 of 3"
     assert "below" in table.rows[1][4]
     assert table.rows[2][3].startswith("0.517")
