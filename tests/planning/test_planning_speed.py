@@ -17,7 +17,7 @@ def test_rollouts_agree_and_memory_stays_below_its_limit():
 
 
 def test_the_free_model_costs_its_first_number():
-    plan, iterations = planning_speed._free_plan("cem", 2)
+    plan, iterations = planning_speed.free_plan("cem", 2)
     assert iterations == 30
     assert (plan().cost <= -0.99).all()  # the least first number inside the bounds
 
