@@ -308,8 +308,16 @@ class Reader(nn.Module):
         self.latent = nn.Linear(latent_dim, width)
         self.act = nn.Linear(action_dim, width)
         self.place = nn.Parameter(0.02 * torch.randn(tokens, width))
+        # Norms, or three plain layers would pass on little at first, and learn late.
         self.hidden = nn.Sequential(
-            nn.SiLU(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
+            nn.LayerNorm(width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.LayerNorm(width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.LayerNorm(width),
+            nn.SiLU(),
         )
         self.out = nn.Linear(width, out)
         nn.init.zeros_(self.out.weight)
