@@ -43,7 +43,7 @@ class Arm:
     """Of the training videos."""
     future: bool = False
     """Hide the later half of each clip and blocks of the first, not blocks through all frames."""
-    steps: int = 1500
+    steps: int = 3000
     """Training steps."""
     batch: int = 16
     """Clips per step."""

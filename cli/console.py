@@ -26,7 +26,7 @@ def print_blocks(table: Table, columns: Sequence[str] = (), *, width: int = 0) -
     console = Console(width=width or None)
     chosen = [c for c in table.columns if not columns or c in columns]
     places = [list(table.columns).index(c) for c in chosen]
-    rows = [[_short(str(row[p])) for p in places] for row in table.rows]
+    rows = [[shortened(str(row[p])) for p in places] for row in table.rows]
     for number, block in enumerate(blocks(chosen, rows, console.width)):
         grid = Grid(title=Text(table.title) if number == 0 else None, title_justify="left")
         for column in block:
@@ -57,7 +57,7 @@ def blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) ->
     return found or [[0]]
 
 
-def _short(cell: str) -> str:
+def shortened(cell: str) -> str:
     """Intervals without the digit that nobody needs: ``97.5 [93.1, 99.0]`` to ``97.5 [93, 99]``."""
     head, mark, rest = cell.partition(" [")
     if not mark or "." not in head or len(head.split(".")[1]) > 1:
