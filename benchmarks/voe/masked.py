@@ -11,6 +11,7 @@ the target encoder on the context alone, and are compared with the same targets.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -71,8 +72,9 @@ def dense_split(grid: Grid, steps: int) -> tuple[Tensor, Tensor]:
 class MaskedScorer(Pixels):
     """V-JEPA's surprise, with copy and linear extrapolation of latents beside it.
 
-    Every window's targets are encoded once for all contexts, and all contexts of a batch go
-    through the encoder, and through the predictor, in one pass.
+    Every window's targets are encoded once for all contexts; a context that several windows of a
+    batch begin with is encoded, and predicted from, once; and what is left of a batch goes through
+    the predictor in one pass.
 
     Args:
         parts: the model. name: of the model. distance: between tokens.
@@ -106,20 +108,24 @@ class MaskedScorer(Pixels):
         levels = parts.norm.levels > 1
         wanted = normalise(parts.target(video, all_levels=levels), parts.norm).float()
         keeps = [context for context, _ in ids]
-        latents = parts.encoder.packed(video, keeps, all_levels=levels)
+        shared = [_distinct(windows, c) for c in contexts]
+        latents = _encoded(parts.encoder, video, keeps, shared, levels)
         jobs = [
-            MaskedJob(*job, parts.mask_index) for job in zip(latents, keeps, futures, strict=True)
+            MaskedJob(x, keep[: len(x)], future[: len(x)], parts.mask_index)
+            for x, keep, future in zip(latents, keeps, futures, strict=True)
         ]
-        predicted = [out for out, _ in parts.predictor.packed(jobs, grid)]
-        guesses = [predicted]
+        guesses = [[out for out, _ in parts.predictor.packed(jobs, grid)]]
         if len(self.names) > 1:
             if parts.target is not parts.encoder:
-                latents = parts.target.packed(video, keeps, all_levels=levels)
+                latents = _encoded(parts.target, video, keeps, shared, levels)
             known = [normalise(x, parts.norm).unflatten(1, (-1, grid.h * grid.w)) for x in latents]
             guesses += [
                 [copied(x, grid.t) for x in known],
                 [extrapolated(x, grid.t) for x in known],
             ]
+        guesses = [
+            [x[which] for x, (_, which) in zip(guess, shared, strict=True)] for guess in guesses
+        ]
         return torch.stack([self._losses(g, wanted, futures, grid) for g in guesses])
 
     def _losses(
@@ -140,6 +146,39 @@ class MaskedScorer(Pixels):
                 f"nearest that is: {near}"
             )
         return frames // self.step
+
+
+def _distinct(windows: np.ndarray, context: int) -> tuple[list[int], list[int]]:
+    """Rows of the windows with different contexts, and for each window which of these is its own.
+
+    What follows from a context is the same in every window that begins with it: in recombined
+    videos many windows differ only after their context.
+    """
+    first: dict[bytes, int] = {}
+    rows, which = [], []
+    for row, window in enumerate(windows):
+        digest = hashlib.blake2b(window[:context].tobytes(), digest_size=16).digest()
+        if digest not in first:
+            first[digest] = len(rows)
+            rows.append(row)
+        which.append(first[digest])
+    return rows, which
+
+
+def _encoded(
+    encoder: TubeletEncoder,
+    video: Tensor,
+    keeps: Sequence[Tensor],
+    shared: Sequence[tuple[list[int], list[int]]],
+    levels: bool,
+) -> list[Tensor]:
+    """Each context's tokens in the windows in which it is not that of another, ``[b, K, D]``."""
+    if all(len(rows) == len(video) for rows, _ in shared):
+        return encoder.packed(video, keeps, all_levels=levels)
+    return [
+        encoder(video[rows], keep[: len(rows)], all_levels=levels)
+        for keep, (rows, _) in zip(keeps, shared, strict=True)
+    ]
 
 
 def copied(known: Tensor, steps: int) -> Tensor:

@@ -99,8 +99,10 @@ def group_losses(
         ids[v, : len(own)] = own
         for w, number in enumerate(own):
             place.setdefault(number, (v, w))
-    results = _score(list(place.values()), seen, scorer, config, batch)
-    index = {number: i for i, number in enumerate(place)}
+    # those that start together, in one batch: they often have their contexts in common
+    order = sorted(place, key=lambda number: place[number][::-1])
+    results = _score([place[number] for number in order], seen, scorer, config, batch)
+    index = {number: i for i, number in enumerate(order)}
     steps = results.mean(axis=(-1, -2), dtype=np.float64)
     losses = np.full(
         (len(scorer.names), len(videos), steps.shape[2], count, steps.shape[3]), np.nan
