@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from ..vjepa import presets
+from ..vjepa.parallel import rank
 from ..vjepa.recipes import TrainConfig as Config
 from ..vjepa.recipes import train_on_trajectories
 
@@ -21,6 +22,8 @@ PRESETS = {name: partial(_preset, name) for name in presets.WORLD_MODELS}
 def run(config: Config) -> int:
     """Train, and say how good predictions are on episodes that training did not see."""
     train_on_trajectories(config)
+    if rank() > 0:  # process 0 speaks for all
+        return 0
     report = json.loads((Path(config.out) / "prediction.json").read_text(encoding="utf-8"))
     print(
         f"{report['windows']} windows of {report['episodes']} held-out episodes: prediction error "

@@ -68,12 +68,16 @@ def window_batches(
     stride: int = 1,
     name: str = "windows",
     proprio: np.ndarray | None = None,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Iterator[WindowBatch]:
-    """Endless batches of windows; batch s is a function of ``(seed, name, s)`` alone.
+    """Endless batches of windows; batch s is a function of ``(seed, name, s, rank)`` alone.
 
     Args:
         observe: see above. actions: float32 ``[total, a]``. offsets: int64 ``[E + 1]``.
         episodes: those to draw from. horizon: H. block: environment steps per model step.
+        batch_size: windows per batch and rank. Ranks get different windows; together they see those
+            that one rank would see with ``batch_size * world_size``.
         stride: windows start at multiples of it. proprio: float32 ``[total, P]``, or None.
 
     Raises:
@@ -94,8 +98,10 @@ def window_batches(
     s = first_step
     while True:
         rng = numpy_generator(seed, name, s)
-        episode = rng.choice(long_enough, batch_size, p=share)
+        episode = rng.choice(long_enough, batch_size * world_size, p=share)
         start = rng.integers(0, starts[episode]) * stride
+        own = slice(rank * batch_size, (rank + 1) * batch_size)
+        episode, start = episode[own], start[own]
         step = start[:, None] + block * np.arange(horizon + 1)
         rows = offsets[episode][:, None, None] + step[:, :-1, None] + within
         acts = np.ascontiguousarray(actions[rows].reshape(batch_size, horizon, -1))

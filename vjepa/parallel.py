@@ -188,7 +188,7 @@ def distribute(
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ConfigError(
                 f"torchrun started {os.environ['WORLD_SIZE']} processes, and this trains in one: "
-                "start it without torchrun (`tubelet pretrain` is what spreads)"
+                "start it without torchrun (`tubelet pretrain` and `tubelet train` are what spread)"
             )
         return alone
     over_processes(model)

@@ -19,7 +19,7 @@ from ..core.run import RunDir
 from ..datasets.frame_cache import FrameCache
 from ..datasets.trajectories import TrajectorySet
 from ..datasets.windows import FramePairs, Observe, WindowBatch, window_batches
-from . import dynamics
+from . import dynamics, parallel
 from .checkpoint import find_checkpoint, load_checkpoint, stored_config
 from .device import MAY_DIFFER, prepare
 from .dynamics import DynamicsConfig, latent_report, prediction_report, take, train_dynamics
@@ -80,14 +80,22 @@ def train_on_trajectories(config: TrainConfig) -> WorldModel:
     :func:`tubelet.vjepa.dynamics.prediction_report`. Frames and the tokens of a frozen encoder are
     cached in ``<data>/cache``.
 
+    Under ``torchrun`` every process takes an equal part of each batch (:mod:`.parallel`).
+
     Raises:
         DatasetError: no or a damaged trajectory set, or episodes that are too short.
-        ConfigError: the config does not fit the data, or a frozen encoder without one.
+        ConfigError: the config does not fit the data, a frozen encoder without one, or several
+            processes for what one has to train.
         CheckpointError: ``encoder`` is no pretraining run.
     """
     if not config.data:
         raise ConfigError('data = "": name the folder of a trajectory set')
-    device = prepare(config.device, config.threads)
+    with parallel.process_group(prepare(config.device, config.threads)) as device:
+        return _train(config, device)
+
+
+def _train(config: TrainConfig, device: str) -> WorldModel:
+    check_spread(config.train)
     trajectories = TrajectorySet.open(config.data)
     encoder = load_encoder(config.encoder, device=device) if config.encoder else None
     train, below = config.train, None
@@ -104,9 +112,15 @@ def train_on_trajectories(config: TrainConfig) -> WorldModel:
         raise ConfigError("train.freeze_encoder = true: name a pretraining run as encoder")
     _check_widths(train, trajectories)
     kept, held = split_episodes(trajectories.num_episodes, config.held_out)
-    with RunDir.create(config.out, config, resume=config.resume, may_differ=MAY_DIFFER) as run:
-        frames = trajectories.cache(train.model.image_size)
-        observe, sample = _observations(train, frames, encoder, kept, below)
+
+    def create() -> RunDir:
+        return RunDir.create(config.out, config, resume=config.resume, may_differ=MAY_DIFFER)
+
+    with parallel.open_run(create, config.out) as run:
+        frames = parallel.in_turn(lambda: trajectories.cache(train.model.image_size))
+        observe, sample = parallel.in_turn(
+            lambda: _observations(train, frames, encoder, kept, below)
+        )
         felt = trajectories.arrays()["proprio"] if train.model.proprio_dim else None
         windows = partial(
             window_batches,
@@ -115,15 +129,21 @@ def train_on_trajectories(config: TrainConfig) -> WorldModel:
             frames.offsets,
             horizon=train.horizon,
             block=train.model.action_block,
-            batch_size=train.batch_size,
             seed=train.seed,
             stride=1 if isinstance(observe, FramePairs) else train.cache_stride,
             proprio=felt,
         )
-        judged = take(windows(episodes=held, name="held-out"), HELD_OUT_BATCHES)
+        whole = windows(episodes=held, name="held-out", batch_size=train.batch_size)
+        judged = take(whole, HELD_OUT_BATCHES)
 
         def batches(first_step: int) -> Iterator[WindowBatch]:
-            return windows(episodes=kept, first_step=first_step)
+            return windows(
+                episodes=kept,
+                first_step=first_step,
+                batch_size=parallel.local_batch(train.batch_size),
+                rank=parallel.rank(),
+                world_size=parallel.world_size(),
+            )
 
         chunks = _chunks(train, trajectories, frames.offsets, kept)
         if below is not None:
@@ -151,8 +171,34 @@ def train_on_trajectories(config: TrainConfig) -> WorldModel:
             )
             report = prediction_report(model, judged, frozen=train.freeze_encoder)
         facts = {"windows": len(judged) * train.batch_size, "episodes": len(held)}
-        atomic_write_json(run.path / "prediction.json", _finite(report) | facts)
+        parallel.lead(
+            lambda: atomic_write_json(run.path / "prediction.json", _finite(report) | facts)
+        )
     return model
+
+
+def check_spread(train: DynamicsConfig) -> None:
+    """Refuse several processes for what only one trains: parts that draw once per step for a whole
+    batch, or that call parts of a split model.
+
+    Raises:
+        ConfigError: names them.
+    """
+    if parallel.world_size() == 1:
+        return
+    alone = {
+        "loop.shard": train.loop.shard,
+        "model.futures": train.model.futures.on,
+        "model.proposer": train.model.proposer is not None,
+        "hierarchy": bool(train.hierarchy.strides),
+        "feedback": train.feedback is not None,
+    }
+    if found := [f"train.{name}" for name, used in alone.items() if used]:
+        raise ConfigError(
+            f"{', '.join(found)}: trained in one process only, and torchrun started "
+            f"{parallel.world_size()}; start it without torchrun, or leave "
+            f"{'it' if len(found) == 1 else 'them'} out"
+        )
 
 
 def load_world_model(path: str | os.PathLike[str], *, device: str = "cpu") -> WorldModel:

@@ -40,6 +40,15 @@ def test_observations_a_block_apart_and_the_actions_between():
     assert torch.equal(environment_steps[..., 1], -wanted.float())
 
 
+@pytest.mark.parametrize("count", [2, 4])
+def test_ranks_share_the_windows_of_one(count):
+    whole = itertools.islice(batches(batch_size=8), 3)
+    ranks = [batches(batch_size=8 // count, rank=r, world_size=count) for r in range(count)]
+    for batch, *parts in zip(whole, *ranks, strict=False):
+        assert torch.equal(torch.cat([part.observations for part in parts]), batch.observations)
+        assert torch.equal(torch.cat([part.actions for part in parts]), batch.actions)
+
+
 def test_windows_stay_in_their_episode():
     for batch in itertools.islice(batches(horizon=1), 20):
         assert (batch.step >= 0).all()

@@ -1,5 +1,6 @@
-"""Runs pretraining jobs one after the other in the processes that torchrun started; see
-test_torchrun.py. Usage: spread.py jobs.json; each process writes <out>.<rank>.json per job."""
+"""Runs training jobs one after the other in the processes that torchrun started; see
+test_torchrun.py and test_torchrun_train.py. Usage: spread.py jobs.json; each process writes
+<out>.<rank>.json per job."""
 
 import json
 import os
@@ -15,7 +16,12 @@ from tubelet.datasets.clips import ClipConfig
 from tubelet.vjepa import checkpoint, engine, parallel, presets
 from tubelet.vjepa.engine import LoopConfig
 from tubelet.vjepa.pretrain import PretrainConfig
-from tubelet.vjepa.recipes import PretrainRunConfig, pretrain_encoder
+from tubelet.vjepa.recipes import (
+    PretrainRunConfig,
+    TrainConfig,
+    pretrain_encoder,
+    train_on_trajectories,
+)
 
 STEPS = 8
 
@@ -43,6 +49,22 @@ def config(job) -> PretrainRunConfig:
         device="cpu",
         clips=ClipConfig(frames=4, frame_step=2, size=32),
     )
+
+
+def training(job) -> TrainConfig:
+    """A world model of the preset that the job names."""
+    loop = {"steps": STEPS, "log_every": 1, "report_every": 4, "save_every": 4, **job["loop"]}
+    train = presets.world_model(job["preset"], presets.debug().encoder)
+    train = replace(
+        train,
+        model=replace(train.model, image_size=32),
+        loop=LoopConfig(**loop),
+        optim=replace(train.optim, clip=job.get("clip", 0.1)),
+        horizon=2,
+        batch_size=8,
+    )
+    where = {name: job[name] for name in ("data", "out", "encoder") if name in job}
+    return TrainConfig(**where, resume=True, train=train, threads=1, device="cpu")
 
 
 def disturb(what: str, step: int, rank: int) -> None:
@@ -88,7 +110,10 @@ def run(job) -> str:
     if "disturb" in job:
         disturb(*job["disturb"])
     try:
-        pretrain_encoder(config(job))
+        if "preset" in job:
+            train_on_trajectories(training(job))
+        else:
+            pretrain_encoder(config(job))
     except (Cut, Stopped, TubeletError) as error:
         return f"{type(error).__name__}: {error}"
     finally:
