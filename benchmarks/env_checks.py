@@ -121,13 +121,13 @@ class Rows:
             episode: plays the problem of a number, the same whenever it is asked.
         """
         key = json.loads(json.dumps(facts_of_row | {"mujoco": version("mujoco")}))
-        same = [row for row in self.rows if all(row.get(k) == v for k, v in key.items())]
-        outcomes: list[dict[str, Any]] = same[0].get("outcomes", []) if same else []
-        others = [row for row in self.rows if row not in same]
+        same = [all(row.get(k) == v for k, v in key.items()) for row in self.rows]
+        place = same.index(True) if any(same) else len(same)
+        outcomes: list[dict[str, Any]] = [] if place == len(same) else self.rows[place]["outcomes"]
         while True:
             row = key | (summary(outcomes) if outcomes else {}) | {"outcomes": outcomes}
             if outcomes:
-                self.rows = [*others, row]
+                self.rows[place : place + 1] = [row]
                 self._save()
             if len(outcomes) >= n:
                 say(line(row))
