@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -27,14 +28,15 @@ def print_blocks(table: Table, columns: Sequence[str] = (), *, width: int = 0) -
     chosen = [c for c in table.columns if not columns or c in columns]
     places = [list(table.columns).index(c) for c in chosen]
     rows = [[shortened(str(row[p])) for p in places] for row in table.rows]
+    widths = _widths(chosen, rows)
     for number, block in enumerate(blocks(chosen, rows, console.width)):
         grid = Grid(title=Text(table.title) if number == 0 else None, title_justify="left")
         for column in block:
-            grid.add_column(
-                Text(chosen[column]), justify="right" if column else "left", no_wrap=False
-            )
+            head = textwrap.fill(chosen[column], widths[column])
+            justify = "right" if column else "left"
+            grid.add_column(Text(head), justify=justify, width=widths[column], no_wrap=True)
         for row in rows:
-            grid.add_row(*(Text(row[column], no_wrap=True) for column in block))
+            grid.add_row(*(Text(row[column]) for column in block))
         console.print(grid)
     console.print(Text(table.note, style="dim"))
 
@@ -42,10 +44,7 @@ def print_blocks(table: Table, columns: Sequence[str] = (), *, width: int = 0) -
 def blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[list[int]]:
     """Which columns go into each block: the first, and as many as fit into ``width`` characters
     (one at least). Headings may break between words, cells may not."""
-    widths = [
-        max([max(map(len, name.split()), default=1), *(len(row[i]) for row in rows)]) + _FRAME
-        for i, name in enumerate(columns)
-    ]
+    widths = [each + _FRAME for each in _widths(columns, rows)]
     found: list[list[int]] = []
     room = 0
     for column in range(1, len(columns)):
@@ -55,6 +54,14 @@ def blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) ->
         found[-1].append(column)
         room -= widths[column]
     return found or [[0]]
+
+
+def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Characters of each column: its longest cell, or the longest word of its heading."""
+    return [
+        max(max(map(len, name.split()), default=1), *(len(row[i]) for row in rows), 1)
+        for i, name in enumerate(columns)
+    ]
 
 
 def shortened(cell: str) -> str:

@@ -19,7 +19,7 @@ ROWS = [
 TABLE = Table(title="Pair accuracy", columns=COLUMNS, rows=ROWS, note="How to read it.")
 
 
-@pytest.mark.parametrize("width", [60, 80, 200])
+@pytest.mark.parametrize("width", [60, 71, 72, 73, 80, 200])
 def test_no_cell_is_cut_and_no_line_too_long(capsys, width):
     print_blocks(TABLE, width=width)
     shown = capsys.readouterr().out
