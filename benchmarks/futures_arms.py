@@ -71,7 +71,7 @@ ARMS = {
 class ArmConfig:
     """How every arm trains."""
 
-    steps: int = 800
+    steps: int = 1500
     """Optimiser steps."""
     batch: int = 128
     """Walks per step."""
@@ -114,6 +114,7 @@ def dynamics_config(arm: Arm, config: ArmConfig, seed: int) -> DynamicsConfig:
             warmup=0.05,
             weight_decay=1e-4,
             final_weight_decay=1e-4,
+            betas=(0.9, 0.98),  # a router forgets what it learnt while codes were not yet sorted
             clip=1.0,
         ),
         loop=LoopConfig(

@@ -15,7 +15,7 @@ Resumable: finished arms and seeds are kept below ``--out``, unfinished training
 checkpoint.
 
 Writes ``scores/*.json``, ``results/*.json`` (tables, for reports), ``tables.md`` and, of the first
-seed, ``futures.png``.
+codes, ``futures.png``.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def judge(name: str, size: Size, out: Path, seed: int) -> dict[str, Any]:
         arm, folder = ARMS[name], out / "runs" / f"{name.replace(' ', '-')}-{seed}"
         model = train_arm(name, size.training, folder, seed)
         dynamics, plans = ForkModel(model, blind=arm.context == "none"), arm.plans
-        if name == "codes" and not seed:
+        if name == "codes" and not (out / "futures.png").exists():
             save_picture(out / "futures.png", picture(dynamics))
     elif name in CEILINGS:
         dynamics, plans = Oracle(mean=name != "oracle"), (CEILINGS[name],)
