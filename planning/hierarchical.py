@@ -147,6 +147,7 @@ class Hierarchical(Search):
         self._goal: Latent | None = None
         self._held: dict[int, _Held] = {}
         self._searches: dict[int, Callable[[int | None, float | None], CEM]] = {}
+        self._centres: dict[int, Tensor] = {}
 
     def plan(
         self,
@@ -210,7 +211,7 @@ class Hierarchical(Search):
     ) -> dict[str, Any]:
         """Plan at a higher level and keep where it wants to be; what is told of it."""
         held = self._held.get(n)
-        centre = level.macros().mean(0).to(goal.tokens.device)
+        centre = self._centres[n].to(goal.tokens.device)
         start = centre.expand(len(goal.tokens), search.horizon, -1)
         plan = search.plan(
             cast(LatentDynamics, level),
@@ -252,7 +253,7 @@ class Hierarchical(Search):
         """Makes the search of a level, given model calls and seconds; its bounds are kept."""
         if n not in self._searches:
             config, support = _bounded(self.config, level, n + 2)
-            config = replace(config, horizon=horizon)
+            config, self._centres[n] = replace(config, horizon=horizon), level.macros().mean(0)
 
             def make(calls: int | None, seconds: float | None) -> CEM:
                 limited = replace(config, max_model_calls=calls, max_seconds=seconds)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tubelet.benchmarks.goal_reaching import GoalReachingResult
+from tubelet.benchmarks.grid import parse_suite
 from tubelet.benchmarks.hierarchy_arms import (
     ARMS,
     BLOCK,
@@ -233,3 +234,21 @@ def test_a_study_runs_and_goes_on_where_it_stopped(tmp_path):
     assert any("levels-0" in str(path) for path in kept)
     assert run_study(config) == tables
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
+
+
+def suite_table(**train):
+    return {
+        "envs": {"maze": {"env": "tubelet/PointMaze-v0"}},
+        "models": {"two": {"preset": "hjepa", "train": {"train": train}}},
+        "planners": {"deep": {"kind": "hierarchical", "replan": 2, "macro": {"samples": 32}}},
+    }
+
+
+def test_suites_plan_with_levels_where_models_have_them():
+    found = parse_suite(suite_table(hierarchy={"first": "joint"}))
+    planner = found.planners["deep"]
+    assert isinstance(planner, HierarchicalConfig)
+    assert (planner.replan, planner.macro.samples) == (2, 32)
+    assert found.models["two"].lengths == (4,)
+    with pytest.raises(ConfigError, match=r"planners.deep is hierarchical.*two .models"):
+        parse_suite(suite_table(hierarchy={"strides": []}))
