@@ -31,6 +31,7 @@ from .futures_config import FuturesConfig
 from .hierarchy_config import HierarchyConfig
 from .objectives.feedback import FeedbackConfig
 from .optim import OptimConfig
+from .proposer import ProposerConfig
 from .world_model import WorldModelConfig
 
 
@@ -245,6 +246,13 @@ def jedi(encoder: EncoderConfig) -> DynamicsConfig:
     return replace(end_to_end(encoder), feedback=FeedbackConfig(normalise=False))
 
 
+def amortised(encoder: EncoderConfig) -> DynamicsConfig:
+    """:func:`end_to_end` with a head that proposes actions, trained beside it (``tubelet amortise``
+    adds one to a trained model)."""
+    joint = end_to_end(encoder)
+    return replace(joint, model=replace(joint.model, proposer=ProposerConfig()))
+
+
 def _adamw(lr: float, decay: float) -> OptimConfig:
     return OptimConfig(
         lr=lr,
@@ -266,6 +274,7 @@ WORLD_MODELS: dict[str, Callable[[EncoderConfig], DynamicsConfig]] = {
     "dino-wm": dino_wm,
     "vjepa2-ac": vjepa2_ac,
     "jedi": jedi,
+    "amortised": amortised,
     "lewm_z": lewm_z,
     "z_debug": z_debug,
     "hjepa": hjepa,

@@ -19,6 +19,7 @@ from tubelet.core.run import RunDir, read_metrics
 from tubelet.datasets.trajectories import TrajectorySet, TrajectoryWriter
 from tubelet.datasets.windows import WindowBatch
 from tubelet.planning import CEM, CEMConfig, Proposer
+from tubelet.vjepa import presets
 from tubelet.vjepa.action_predictor import ActionPredictorConfig
 from tubelet.vjepa.dynamics import DynamicsConfig, build, dynamics_losses, train_dynamics
 from tubelet.vjepa.encoder import EncoderConfig
@@ -38,6 +39,7 @@ from tubelet.vjepa.recipes import TrainConfig, load_world_model, train_on_trajec
 from tubelet.vjepa.world_model import WorldModelConfig
 
 SIZE, BLOCK = 16, 2
+ENCODER = EncoderConfig(width=12, depth=1, heads=1, patch=8)
 HEAD = ProposerConfig(width=16, depth=1, chunk=3, reach=4)
 LOOP = LoopConfig(steps=6, log_every=1, report_every=3, save_every=2)
 
@@ -219,6 +221,12 @@ def test_a_detached_head_leaves_the_world_model_to_the_bit(tmp_path, idm):
     assert all(torch.equal(v, trained["plain"][k]) for k, v in same.items())
     lines = [line for line in read_metrics(tmp_path / "joint") if "train/proposer" in line]
     assert len(lines) == 6
+
+
+def test_the_preset_is_end_to_end_with_a_head():
+    plain, joint = (presets.world_model(n, ENCODER) for n in ("end_to_end", "amortised"))
+    assert replace(joint, model=replace(joint.model, proposer=None)) == plain
+    assert joint.model.proposer == ProposerConfig()
 
 
 @pytest.mark.parametrize("detach", [True, False])
