@@ -42,26 +42,9 @@ from .video_probes import ProbeConfig, linear_probe, split_clips
 ARMS = (*TRAINED, "untrained", "pixel PCA")
 
 
-def _gentle() -> MotionConfig:
-    """Views that differ by little: what small encoders learn from within some thousand steps."""
-    views = ViewConfig(
-        global_views=2,
-        local_views=0,
-        global_scale=(0.5, 1.0),
-        brightness=0.2,
-        contrast=0.2,
-        saturation=0.1,
-        hue=0.02,
-        grey=0.0,
-        blur=0.0,
-        solarize=0.0,
-    )
-    return MotionConfig(views=views)
-
-
 SIZES = {
     "small": FlowSize(),
-    "long": FlowSize(pairs=2000, steps=3000, content_batch=32, motion=_gentle()),
+    "long": FlowSize(pairs=2000, steps=3000),
     "debug": FlowSize(
         pairs=12,
         tests=4,

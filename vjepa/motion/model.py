@@ -47,8 +47,10 @@ class MotionConfig:
     """Views of an image, which should be alike."""
     vicreg: VicregConfig = field(default_factory=VicregConfig)
     """How alike, and how spread."""
-    expander: int = 512
-    """Width of the three layers between features and what VICReg compares."""
+    expander: int = 64
+    """Width of the three layers between features and what VICReg compares. No more than a few times
+    the batch: N samples in D channels have off-diagonal covariances of (D - 1) / (N - 1) by chance,
+    and far above 1 these keep the views from spreading."""
     arm: Literal["both", "flow", "content"] = "both"
     """What is learned: both, flow alone (M-JEPA) or content alone (VICReg)."""
     flow_weight: float = 0.1
