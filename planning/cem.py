@@ -31,8 +31,8 @@ class CEM(GaussianSearch):
     this adds ``std_per_iteration`` float32 ``[B, I]`` (searched with, mean over H and A).
     """
 
-    def _weights(self, cost: Tensor, valid: bool) -> Tensor:
+    def _weights(self, cost: Tensor, valid: bool) -> Tensor | None:
         if valid:
-            return torch.full_like(cost, 1 / cost.shape[1])
+            return None
         weight = torch.isfinite(cost).float()
         return weight / weight.sum(1, keepdim=True)

@@ -103,13 +103,13 @@ class GaussianSearch(Search):
         self.config = config
         self._colour = colouring(config.horizon, config.noise_beta)
 
-    def _weights(self, cost: Tensor, valid: bool) -> Tensor:
+    def _weights(self, cost: Tensor, valid: bool) -> Tensor | None:
         """Weights ``[B, K]`` that sum to 1, of elites of costs ``[B, K]``, cheapest first, none of
-        which is inf if ``valid``."""
+        which is inf if ``valid``. None: all weigh alike."""
         raise NotImplementedError
 
     def _notes(self, weights: list[Tensor]) -> dict[str, Any]:
-        """More diagnostics, from the weights of all iterations."""
+        """More diagnostics, from the weights of the iterations that had some."""
         return {}
 
     def _search(
@@ -144,7 +144,8 @@ class GaussianSearch(Search):
             tops.append(elites[:, 0])
             costs.append(elite_cost[:, 0])
             stds.append(std)
-            weights.append(weight)
+            if weight is not None:
+                weights.append(weight)
             new_mean, new_std = _moments(elites, weight)
             mean = torch.lerp(new_mean, mean, c.momentum_mean) if c.momentum_mean else new_mean
             bounds.project_(mean)
@@ -200,8 +201,11 @@ class GaussianSearch(Search):
         return torch.addcmul(mean[:, None], std[:, None], noise, out=noise)
 
 
-def _moments(elites: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def _moments(elites: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
     """Weighted mean and standard deviation ``[B, H, A]`` of elites ``[B, K, H, A]``."""
+    if weight is None:
+        std, mean = torch.std_mean(elites, dim=1, correction=0)
+        return mean, std
     flat, weight = elites.flatten(2), weight.unsqueeze(1)
     mean = torch.bmm(weight, flat)
     std = torch.bmm(weight, (flat - mean).square_()).sqrt_()

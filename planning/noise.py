@@ -45,7 +45,7 @@ def _filled(
     if len(generator) != problems:
         raise PlanningError(f"{len(generator)} generators for {problems} problems: give one each")
     noise = torch.empty(problems, *shape, device=generator[0].device)
-    for row, one in zip(noise, generator, strict=True):
+    for row, one in zip(noise.unbind(), generator, strict=True):
         fill(row, generator=one)
     return noise.to(device)
 

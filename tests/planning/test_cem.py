@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tubelet.core.errors import ConfigError, PlanningError
 from tubelet.core.latent import Latent
 from tubelet.planning import CEM, CEMConfig, LatentCost
+from tubelet.planning.gaussian import _moments
 
 SMALL = {"horizon": 3, "samples": 40, "elites": 6, "iterations": 5}
 
@@ -302,3 +303,14 @@ def test_latent_precision_of_the_model_does_not_leak_into_the_actions(linear, ge
         Half(), context, context.map(lambda x: x[:, 0]), generator=generators(1)
     )
     assert plan.actions.dtype == plan.cost.dtype == torch.float32
+
+
+def test_elites_that_weigh_alike_need_no_weights():
+    elites = torch.randn(2, 7, 3, 4, generator=torch.manual_seed(0))
+    alike = _moments(elites, None)
+    weighed = _moments(elites, torch.full((2, 7), 1 / 7))
+    for a, b in zip(alike, weighed, strict=True):
+        torch.testing.assert_close(a, b)
+    one = elites[:, :1]
+    assert torch.equal(_moments(one, None)[0], one[:, 0])
+    assert not _moments(one, None)[1].any()  # 0, not NaN
