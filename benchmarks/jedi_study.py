@@ -115,7 +115,7 @@ class Size:
     """Larger and faster shapes than the generator's own."""
     nuisances: Nuisances = field(default_factory=lambda: Nuisances(tint=40, noise=0.25))
     """The colour of the ground, and the patch of noise."""
-    training: ArmConfig = field(default_factory=lambda: ArmConfig(steps=1000))
+    training: ArmConfig = field(default_factory=lambda: ArmConfig(steps=800))
     """The encoder and its training."""
     probe: ProbeConfig = field(default_factory=ProbeConfig)
     """The penalties of the probes."""

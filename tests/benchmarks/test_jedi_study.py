@@ -24,6 +24,7 @@ from tubelet.benchmarks.jedi_events import EVENTS, event_clips, happen
 from tubelet.benchmarks.jedi_study import JediStudyConfig, Size, run_jedi_study
 from tubelet.benchmarks.jedi_tables import by_arm, compare, helps, jedi_tables, p_value, verdict
 from tubelet.benchmarks.video_arms import ArmConfig
+from tubelet.benchmarks.video_probes import ProbeConfig
 from tubelet.core.errors import ConfigError
 from tubelet.datasets.synthetic.make import Look, Nuisances
 from tubelet.datasets.synthetic.moving_shapes import draw_scene, paint, shapes_cover
@@ -237,7 +238,8 @@ def test_tables_hold_every_arm_and_the_verdict():
 
 
 def test_two_arms_that_learnt_nothing_tie_and_finished_parts_are_kept(tmp_path, monkeypatch):
-    size = Size(videos=3, probes=60, events=6, length=8, training=TINY)
+    quick = ProbeConfig(penalties=(1.0,))
+    size = Size(videos=3, probes=60, events=6, length=8, training=TINY, probe=quick)
     monkeypatch.setitem(jedi_study.SIZES, "debug", size)
     calls = []
 
