@@ -22,7 +22,7 @@ from tubelet.planning.futures import (
 )
 
 finite = st.floats(-100, 100, width=32)
-shares = st.just(0.0) | st.floats(0.01, 1, width=32)
+shares = st.just(0.0) | st.floats(0.015625, 1, width=32)
 futures = st.integers(1, 7).flatmap(
     lambda n: st.tuples(
         st.lists(finite, min_size=n, max_size=n),
