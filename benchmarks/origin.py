@@ -32,9 +32,7 @@ def differing(run: str | os.PathLike[str], model: WorldModel, env_id: str) -> di
     data is at hand and was made here, ``env`` and ``camera``.
     """
     env = make(env_id, render_obs=False)
-    known: dict[str, tuple[Any, Any]] = {
-        "action width": (model.config.action_dim, env.model.nu)
-    }
+    known: dict[str, tuple[Any, Any]] = {"action width": (model.config.action_dim, env.model.nu)}
     if model.config.proprio_dim:
         known["proprio width"] = (model.config.proprio_dim, env.proprio_dim)
     data = training_data(run)

@@ -51,8 +51,8 @@ def write_video(
                 stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
                 stream.codec_context.time_base = Fraction(1, fps)
                 stream.codec_context.thread_count = 1  # the bytes must not depend on the machine
-                chosen = {"crf": str(crf), "g": str(gop), "bf": "0", "preset": "veryfast"}
-                stream.options = chosen | SAME_BYTES
+                chosen: dict[str, object] = {"crf": str(crf), "g": str(gop)}
+                stream.options = chosen | {"bf": "0", "preset": "veryfast"} | SAME_BYTES
             elif frame.shape != (height, width, 3) or frame.dtype != np.uint8:
                 raise DatasetError(
                     f"frame {index} is {frame.dtype} {list(frame.shape)}, the first one was "
