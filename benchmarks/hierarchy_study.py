@@ -277,6 +277,7 @@ def _train(config: StudyConfig, size: Size, folder: Path, seed: int) -> Path:
     levels = replace(presets.world_model("hjepa", encoder), seed=seed)
     levels = replace(
         levels,
+        model=model,
         hierarchy=replace(levels.hierarchy, strides=(STRIDE,)),
         cache_stride=BLOCK,
         horizon=STRIDE * min(REACH, (WORLDS[folder.name].steps - 1) // (STRIDE * BLOCK)),

@@ -333,6 +333,7 @@ def study(tmp_path_factory):
     return out, config, run_futures_study(config)
 
 
+@pytest.mark.slow
 def test_the_study_leaves_scores_tables_and_a_picture(study):
     out, _, tables = study
     futures, plans = tables

@@ -122,6 +122,7 @@ class Here:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_debug_suite_from_nothing_to_a_table(tmp_path, capsys, monkeypatch, processes):
     if not processes:

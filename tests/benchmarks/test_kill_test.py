@@ -11,6 +11,7 @@ from tubelet.benchmarks import kill_test
 from tubelet.core.errors import ConfigError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("background", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_three_kills_change_not_a_bit(tmp_path, background):
     """In a process of its own: it forks, which the test runner's threads would not survive."""

@@ -125,6 +125,7 @@ def test_a_constant_encoder_is_judged_collapsed_and_a_fresh_one_is_not(name):
     assert np.ptp(read, axis=0).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_the_study_runs_goes_on_and_refuses_other_settings(tmp_path):
     arms = ("jepa", "copied")
     config = ModalityStudyConfig(out=str(tmp_path), systems=("sjepa",), arms=arms, **SMALL)

@@ -146,6 +146,7 @@ def test_scores_of_other_settings_are_refused(study):
         run_study(config(folder, steps=9), Trainer({}))
 
 
+@pytest.mark.slow
 def test_motion_is_probed_on_videos_and_both_kinds_share_a_table(tmp_path):
     train = Trainer({"vjepa": "motion"})
     tables = run_study(config(tmp_path, objectives=("vjepa", "ijepa"), seeds=2), train)

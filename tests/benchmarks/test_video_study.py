@@ -266,6 +266,7 @@ class Stub:
             save_file(weights, encoder_path(out, steps))
 
 
+@pytest.mark.slow
 def test_an_encoder_that_learnt_nothing_ties_with_itself_and_finished_parts_are_kept(
     tmp_path, small
 ):

@@ -19,6 +19,7 @@ from tubelet.vjepa import presets
 from tubelet.vjepa.device import prepare
 from tubelet.vjepa.engine import LoopConfig
 from tubelet.vjepa.formats.checkpoint import Checkpoint
+from tubelet.vjepa.hierarchy_config import HierarchyConfig
 from tubelet.vjepa.recipes import (
     PretrainRunConfig,
     TrainConfig,
@@ -85,10 +86,14 @@ TRAINED = [  # world models that train their encoder
 ]
 
 
+SHORT = {"hjepa": {"hierarchy": HierarchyConfig(strides=(2,), first="joint")}}
+"""A macro step fits the short horizon."""
+
+
 def dynamics(name, data, out, encoder, **changes):
     train = presets.world_model(name, presets.debug().encoder)
     model = replace(train.model, image_size=SIZE)
-    train = replace(train, model=model, loop=LOOP, horizon=2, batch_size=8)
+    train = replace(train, model=model, loop=LOOP, horizon=2, batch_size=8, **SHORT.get(name, {}))
     given = "" if name in TRAINED else str(encoder)
     defaults = {"data": str(data), "out": str(out), "encoder": given, "train": train}
     return TrainConfig(**{**defaults, "threads": 1, "device": "cpu"} | changes)
