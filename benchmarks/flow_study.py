@@ -14,9 +14,9 @@ Writes ``scores/*.json``, ``results/*.json``, ``tables.md`` and ``pictures/*.png
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.errors import ConfigError
-from ..core.io import atomic_path, atomic_write_json, atomic_write_text
+from ..core.io import atomic_path
 from ..datasets.synthetic.flow_pairs import FlowSet
 from ..datasets.views import ViewConfig
 from ..vjepa.motion import MotionConfig, MotionModel, PyramidConfig
@@ -36,7 +35,8 @@ from .flow_arms import KINDS, TRAINED, FlowData, FlowSize, make_data, train_arm,
 from .flow_tables import study_tables
 from .objective_tables import to_markdown
 from .probes import pca_features
-from .results import Table, save_result
+from .results import Table
+from .study import check_parts, plain, run_parts, write_tables
 from .video_probes import ProbeConfig, linear_probe, split_clips
 
 ARMS = (*TRAINED, "untrained", "pixel PCA")
@@ -84,15 +84,7 @@ class FlowStudyConfig:
     """Torch threads; 0 leaves them alone."""
 
     def __post_init__(self) -> None:
-        if self.preset not in SIZES:
-            raise ConfigError(f'preset = "{self.preset}": choose one of {", ".join(SIZES)}')
-        unknown = [name for name in self.arms if name not in ARMS]
-        if unknown or not self.arms:
-            raise ConfigError(f"arms = {self.arms}: name some of {', '.join(ARMS)}")
-        if self.seeds < 1 or self.seeds_from < 0:
-            raise ConfigError(
-                f"seeds = {self.seeds}, seeds_from = {self.seeds_from}: at least 1, from 0 on"
-            )
+        check_parts(self.preset, SIZES, self.arms, ARMS, self.seeds, self.seeds_from)
 
 
 def run_flow_study(config: FlowStudyConfig) -> list[Table]:
@@ -104,21 +96,17 @@ def run_flow_study(config: FlowStudyConfig) -> list[Table]:
     out, size = Path(config.out), SIZES[config.preset]
     if config.threads:
         torch.set_num_threads(config.threads)
-    data: FlowData | None = None
-    for seed in range(config.seeds_from, config.seeds_from + config.seeds):
-        for name in config.arms:
-            path = out / "scores" / f"{name.replace(' ', '-')}-{seed}.json"
-            settings = {"arm": name, "seed": seed} | json.loads(json.dumps(asdict(size)))
-            if not path.exists():
-                data = data or make_data(out / "data", size)
-                found = _judge(name, size, data, out, seed)
-                atomic_write_json(path, {"settings": settings} | found)
-            _check(path, settings)
-    scores = [json.loads(p.read_text("utf-8")) for p in sorted((out / "scores").glob("*.json"))]
+    data = cache(lambda: make_data(out / "data", size))
+    seeds = range(config.seeds_from, config.seeds_from + config.seeds)
+    scores = run_parts(
+        out,
+        config.arms,
+        seeds,
+        plain(size),
+        lambda name, seed: _judge(name, size, data(), out, seed),
+    )
     tables = study_tables(scores)
-    for number, table in enumerate(tables):
-        save_result(out, table, name=f"flow-study-{number}")
-    atomic_write_text(out / "tables.md", "\n".join(map(to_markdown, tables)))
+    write_tables(out, "flow-study", tables)
     return tables
 
 
@@ -199,17 +187,6 @@ def save_pictures(path: Path, model: MotionModel, sets: list[FlowSet]) -> None:
         image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST).save(
             file, "PNG"
         )
-
-
-def _check(path: Path, settings: dict[str, Any]) -> None:
-    stored = json.loads(path.read_text(encoding="utf-8"))["settings"]
-    changed = [
-        f"{key} = {stored.get(key)}, not {value}"
-        for key, value in settings.items()
-        if stored.get(key) != value
-    ]
-    if changed:
-        raise ConfigError(f"{path} was made with {'; '.join(changed)}: name another --out")
 
 
 if __name__ == "__main__":

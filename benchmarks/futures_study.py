@@ -20,7 +20,6 @@ codes, ``futures.png``.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,9 +28,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ..core.config import did_you_mean
-from ..core.errors import ConfigError
-from ..core.io import atomic_write_json, atomic_write_text
 from ..core.rng import numpy_generator
 from ..planning import CEM, CEMConfig, LatentCost, LatentDynamics, MPCAgent, MPCConfig
 from ..planning.futures import FuturesConfig, How, across_futures
@@ -43,7 +39,8 @@ from .futures_metrics import score_futures
 from .futures_pictures import Bank, futures_picture, nearest_frames, save_picture
 from .futures_tables import study_tables
 from .objective_tables import to_markdown
-from .results import Table, save_result
+from .results import Table
+from .study import check_parts, plain, run_parts, write_tables
 
 KINDS = ("wind", "calm")
 """In wind the gate throws, in calm it lets through."""
@@ -109,20 +106,9 @@ class FuturesStudyConfig:
     """Torch threads; 0 leaves them alone."""
 
     def __post_init__(self) -> None:
-        if self.seeds < 1 or self.seeds_from < 0:
-            raise ConfigError(
-                f"seeds = {self.seeds} must be at least 1 and seeds_from = {self.seeds_from} at "
-                "least 0"
-            )
-        if self.preset not in SIZES:
-            raise ConfigError(f"preset = {self.preset!r}: choose one of {', '.join(SIZES)}")
-        every = (*CEILINGS, FLOOR, *ARMS)
-        for name in self.arms:
-            if name not in every:
-                hint = did_you_mean(name, every)
-                raise ConfigError(f"arms: no {name!r}{hint}; choose of {', '.join(every)}")
-        if not self.arms:
-            raise ConfigError(f"arms = (): name some of {', '.join(every)}")
+        check_parts(
+            self.preset, SIZES, self.arms, (*CEILINGS, FLOOR, *ARMS), self.seeds, self.seeds_from
+        )
 
 
 def run_futures_study(config: FuturesStudyConfig) -> list[Table]:
@@ -134,19 +120,12 @@ def run_futures_study(config: FuturesStudyConfig) -> list[Table]:
     out, size = Path(config.out), SIZES[config.preset]
     if config.threads:
         torch.set_num_threads(config.threads)
-    for seed in range(config.seeds_from, config.seeds_from + config.seeds):
-        for name in config.arms:
-            path = out / "scores" / f"{name.replace(' ', '-')}-{seed}.json"
-            settings = {"arm": name, "seed": seed} | json.loads(json.dumps(asdict(size)))
-            if not path.exists():
-                found = judge(name, size, out, seed)
-                atomic_write_json(path, {"settings": settings} | found)
-            _check(path, settings)
-    scores = [json.loads(p.read_text("utf-8")) for p in sorted((out / "scores").glob("*.json"))]
+    seeds = range(config.seeds_from, config.seeds_from + config.seeds)
+    scores = run_parts(
+        out, config.arms, seeds, plain(size), lambda name, seed: judge(name, size, out, seed)
+    )
     tables = study_tables(scores)
-    for number, table in enumerate(tables):
-        save_result(out, table, name=f"futures-study-{number}")
-    atomic_write_text(out / "tables.md", "\n".join(map(to_markdown, tables)))
+    write_tables(out, "futures-study", tables)
     return tables
 
 
@@ -265,17 +244,6 @@ def picture(dynamics: ForkModel, *, count: int = 4) -> np.ndarray:
     frames = Bank(frames=fork_world.draw(bank), latents=lift(bank)[:, None])
     shown = nearest_frames(frames, found.tokens[0, 0])
     return futures_picture(fork_world.draw(start[0]), shown.frames, weights[0, 0].numpy(), scale=2)
-
-
-def _check(path: Path, settings: dict[str, Any]) -> None:
-    stored = json.loads(path.read_text(encoding="utf-8"))["settings"]
-    changed = [
-        f"{key} = {stored.get(key)}, not {value}"
-        for key, value in settings.items()
-        if stored.get(key) != value
-    ]
-    if changed:
-        raise ConfigError(f"{path} was made with {'; '.join(changed)}: name another --out")
 
 
 if __name__ == "__main__":

@@ -19,30 +19,24 @@ Writes ``scores/*.json``, ``results/*.json`` (tables, for reports) and ``tables.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from ..core.config import did_you_mean
-from ..core.errors import ConfigError
-from ..core.io import atomic_write_json, atomic_write_text
 from ..core.rng import torch_generator
-from ..datasets.corpus import CorpusIndex, index_corpus
+from ..datasets.corpus import CorpusIndex
 from ..datasets.synthetic.make import (
-    Factors,
     Look,
     MovingShapesConfig,
     Nuisances,
-    make_moving_shapes,
 )
 from ..datasets.synthetic.nuisances import noise_level
-from ..vjepa.corpus_facts import pixel_stats
 from ..vjepa.diagnostics import covariance_ratio, rankme
 from ..vjepa.masked import MaskedModel
 from ..vjepa.objectives.two_sample import classifier_two_sample
@@ -52,7 +46,9 @@ from .jedi_tables import by_arm, jedi_tables, verdict
 from .objective_study import encode
 from .objective_tables import to_markdown
 from .probes import ridge_probe
-from .results import Table, save_result
+from .results import Table
+from .shape_films import shape_films
+from .study import check_parts, plain, run_parts, slug, write_tables
 from .video_arms import ArmConfig
 from .video_probes import ProbeConfig, linear_probe, split_clips
 from .voe.masked import MaskedParts, MaskedScorer
@@ -84,19 +80,7 @@ class JediStudyConfig:
     """Torch threads; 0 leaves them alone."""
 
     def __post_init__(self) -> None:
-        if self.seeds < 1 or self.seeds_from < 0:
-            raise ConfigError(
-                f"seeds = {self.seeds} must be at least 1 and seeds_from = {self.seeds_from} at "
-                "least 0"
-            )
-        if self.preset not in SIZES:
-            raise ConfigError(f"preset = {self.preset!r}: choose one of {', '.join(SIZES)}")
-        for name in self.arms:
-            if name not in FEEDBACK:
-                hint = did_you_mean(name, FEEDBACK)
-                raise ConfigError(f"arms: no {name!r}{hint}; choose of {', '.join(FEEDBACK)}")
-        if not self.arms:
-            raise ConfigError(f"arms = (): name some of {', '.join(FEEDBACK)}")
+        check_parts(self.preset, SIZES, self.arms, FEEDBACK, self.seeds, self.seeds_from)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,23 +126,14 @@ def run_jedi_study(config: JediStudyConfig, train: Train = train_jedi) -> list[T
     out, size = Path(config.out), SIZES[config.preset]
     if config.threads:
         torch.set_num_threads(config.threads)
-    study: _Study | None = None
-    for seed in range(config.seeds_from, config.seeds_from + config.seeds):
-        for name in config.arms:
-            slug = name.replace(",", "").replace(" ", "-")
-            path = out / "scores" / f"{slug}-{seed}.json"
-            settings = {"arm": name, "seed": seed, "preset": config.preset} | _plain(size)
-            if not path.exists():
-                study = study or _Study(out, size, train)
-                values = study.judge(name, slug, seed)
-                atomic_write_json(path, {"settings": settings, "values": values})
-            _check(path, settings)
-    scores = [json.loads(p.read_text("utf-8")) for p in sorted((out / "scores").glob("*.json"))]
+    study = cache(lambda: _Study(out, size, train))
+    seeds = range(config.seeds_from, config.seeds_from + config.seeds)
+    settings = {"preset": config.preset} | plain(size)
+    scores = run_parts(
+        out, config.arms, seeds, settings, lambda name, seed: {"values": study().judge(name, seed)}
+    )
     tables = jedi_tables(scores)
-    for number, table in enumerate(tables):
-        save_result(out, table, name=f"jedi-study-{number}")
-    text = "\n".join(map(to_markdown, tables))
-    atomic_write_text(out / "tables.md", f"{text}\nVerdict: {verdict(by_arm(scores))}\n")
+    write_tables(out, "jedi-study", tables, f"\nVerdict: {verdict(by_arm(scores))}\n")
     return tables
 
 
@@ -167,19 +142,24 @@ class _Study:
 
     def __init__(self, out: Path, size: Size, train: Train):
         self.out, self.size, self.train = out, size, train
-        self.films, self.cache, _ = self._videos("train", size.videos, seed=0)
-        probed, cache, factors = self._videos("probe", size.probes, seed=1)
-        mean, std = pixel_stats(self.films, seed=0)
-        encoder = replace(size.training.encoder, pixel_mean=mean, pixel_std=std)
-        self.arm = replace(size.training, encoder=encoder)
-        frames = np.arange(self.arm.frames) * self.arm.frame_step
-        shown = probed.decode_to_cache(cache, self.arm.size)
-        self.clips = np.stack([shown.read(number, frames) for number in range(len(probed))])
-        place = {path: number for number, path in enumerate(factors.paths)}
-        rows = [place[str(Path(entry.path).absolute())] for entry in probed.entries]
-        columns = {name: values[rows] for name, values in factors.columns.items()}
+        wanted = MovingShapesConfig(
+            size=size.training.size,
+            frames=size.length,
+            hold=HELD,
+            look=size.look,
+            nuisances=size.nuisances,
+            gop=20,
+        )
+        made = shape_films(
+            out / "data",
+            replace(wanted, count=size.videos, seed=0),
+            replace(wanted, count=size.probes, seed=1),
+            size.training,
+        )
+        self.films, self.cache, self.arm, self.clips = made.films, made.cache, made.arm, made.clips
+        frames, columns = made.frames, dict(made.columns)
         columns["noise_mean"] = np.array(  # of the frames that the clip shows
-            [np.mean([noise_level(1, row, int(t)) for t in frames]) for row in rows]
+            [np.mean([noise_level(1, int(row), int(t)) for t in frames]) for row in made.rows]
         )
         self.labels = {name: columns[name].astype(np.int64) for name in SEMANTIC}
         self.nuisances = np.stack([columns[name] for name in NUISANCE], axis=1)
@@ -195,10 +175,10 @@ class _Study:
             seed=2,
         )
 
-    def judge(self, name: str, slug: str, seed: int) -> dict[str, Any]:
+    def judge(self, name: str, seed: int) -> dict[str, Any]:
         """Every end point of one arm and seed, and seconds of processor time."""
         started = time.process_time()
-        folder = self.out / "runs" / f"{slug}-{seed}"
+        folder = self.out / "runs" / f"{slug(name)}-{seed}"
         self.train(name, self.arm, self.films, self.cache, folder, seed)
         trained = time.process_time()
         model = load_arm(name, self.arm, folder, seed)
@@ -260,40 +240,6 @@ class _Study:
             "apart": classifier_two_sample(x[:4000], y[:4000], generator=generator),
             "loss": float(np.mean(losses)),
         }
-
-    def _videos(self, kind: str, count: int, seed: int) -> tuple[CorpusIndex, Path, Factors]:
-        """The index of generated videos, the folder of their decoded frames, their factors."""
-        folder, side = self.out / "data" / kind, self.size.training.size
-        wanted = MovingShapesConfig(
-            count=count,
-            size=side,
-            frames=self.size.length,
-            hold=HELD,
-            look=self.size.look,
-            nuisances=self.size.nuisances,
-            gop=20,
-            seed=seed,
-        )
-        factors = make_moving_shapes(folder, wanted)
-        films = index_corpus(folder / "videos", cache_path=folder / "index.jsonl", max_bad_share=0)
-        cache = folder / "frames"
-        films.decode_to_cache(cache, side)
-        return films, cache, factors
-
-
-def _plain(size: Size) -> dict[str, Any]:
-    return json.loads(json.dumps(asdict(size)))
-
-
-def _check(path: Path, settings: dict[str, Any]) -> None:
-    stored = json.loads(path.read_text(encoding="utf-8"))["settings"]
-    changed = [
-        f"{key} = {stored.get(key)}, not {value}"
-        for key, value in settings.items()
-        if stored.get(key) != value
-    ]
-    if changed:
-        raise ConfigError(f"{path} was made with {'; '.join(changed)}: name another --out")
 
 
 if __name__ == "__main__":

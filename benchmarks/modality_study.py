@@ -17,8 +17,8 @@ written after each. Writes ``scores/*.json``, ``results/*.json`` and ``tables.md
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +26,7 @@ import numpy as np
 import torch
 
 from ..core.errors import ConfigError
-from ..core.io import atomic_write_json, atomic_write_text
+from ..core.io import atomic_write_text
 from ..datasets.labelled import LabelledSet
 from ..datasets.points import PrimitivesConfig, generate_points
 from ..datasets.stick_figures import StickFigureConfig, generate_skeletons
@@ -41,6 +41,7 @@ from .modality_features import cloud_features, motion_features
 from .modality_tables import modality_table
 from .objective_tables import to_markdown
 from .results import Table, save_result
+from .study import scored
 from .video_probes import ProbeConfig, linear_probe, split_clips
 
 Arm = Literal["jepa", "copied", "shared"]
@@ -111,12 +112,11 @@ def run_modality_study(config: ModalityStudyConfig) -> dict[str, Table]:
             for arm in config.arms:
                 settings = _settings(config, system, arm, seed)
                 path = out / "scores" / f"{system}-{arm}-{seed}.json"
-                if not path.exists():
-                    judged = _judged(config, data[system], system, arm, seed)
-                    atomic_write_json(path, {"settings": settings} | judged)
+                judge = partial(_judged, config, data[system], system, arm, seed)
+                found = scored(path, settings, judge)
                 said = out / "runs" / path.stem / "verdict.txt"
                 run_verdict = {"run_verdict": said.read_text(encoding="utf-8").strip()}
-                scores.append(_finished(path, settings) | run_verdict)
+                scores.append(found | run_verdict)
                 tables = _write_tables(out, scores)
     return tables
 
@@ -273,18 +273,6 @@ def _settings(config: ModalityStudyConfig, system: str, arm: Arm, seed: int) -> 
         "probes": config.probes,
         "data_seed": config.data_seed,
     }
-
-
-def _finished(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    changed = [
-        f"{key} = {stored['settings'].get(key)}, not {value}"
-        for key, value in settings.items()
-        if stored["settings"].get(key) != value
-    ]
-    if changed:
-        raise ConfigError(f"{path} was made with {'; '.join(changed)}: name another --out")
-    return stored
 
 
 def _write_tables(out: Path, scores: list[dict[str, Any]]) -> dict[str, Table]:

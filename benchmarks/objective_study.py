@@ -14,10 +14,10 @@ Writes ``scores/*.json``, ``results/*.json`` (tables, for reports) and ``tables.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from ..core.errors import ConfigError
-from ..core.io import atomic_write_json, atomic_write_text
+from ..core.io import atomic_write_text
 from ..core.rng import stream_seed
 from ..vjepa.encoder import TubeletEncoder
 from .factors import FactorConfig, FactorData, generate
@@ -33,9 +33,11 @@ from .objective_arms import ARMS, train_arm
 from .objective_tables import READOUTS, study_table, to_markdown
 from .probes import pca_features, ridge_probe, split_episodes
 from .results import Table, save_result
+from .study import scored
 
 Train = Callable[[str, Path, Path, int, int], TubeletEncoder]
 """``train(objective, data folder, run folder, steps, seed)`` gives the trained encoder."""
+
 
 SPLIT = (0.6, 0.2)
 """Shares of the probed scenes that the ridge is fitted on and its penalty chosen on."""
@@ -84,21 +86,20 @@ def run_study(config: StudyConfig, train: Train = train_arm) -> dict[str, Table]
     out = Path(config.out)
     if config.threads:
         torch.set_num_threads(config.threads)
-    probes: dict[str, _Probes] = {}
+    probes = cache(lambda kind: _Probes(_data(config, kind)))
+
+    def judge(name: str, seed: int) -> dict[str, Any]:
+        judged = probes(ARMS[name].kind)
+        started = time.perf_counter()
+        data, run = judged.data.folder / "train", out / "runs" / f"{name}-{seed}"
+        encoder = train(name, data, run, config.steps, seed)
+        return {"train_seconds": time.perf_counter() - started} | judged.judge(encoder, seed)
+
     scores = []
     for seed in range(config.seeds):
         for name in config.objectives:
             path, settings = out / "scores" / f"{name}-{seed}.json", _settings(config, name, seed)
-            if not path.exists():
-                kind = ARMS[name].kind
-                if kind not in probes:
-                    probes[kind] = _Probes(_data(config, kind))
-                started = time.perf_counter()
-                data, run = probes[kind].data.folder / "train", out / "runs" / f"{name}-{seed}"
-                encoder = train(name, data, run, config.steps, seed)
-                facts = {"settings": settings, "train_seconds": time.perf_counter() - started}
-                atomic_write_json(path, facts | probes[kind].judge(encoder, seed))
-            scores.append(_finished(path, settings))
+            scores.append(scored(path, settings, partial(judge, name, seed)))
     tables = {readout: study_table(scores, readout) for readout in READOUTS}
     for readout, table in tables.items():
         save_result(out, table, name=f"objectives-{readout}")
@@ -194,18 +195,6 @@ def _settings(config: StudyConfig, name: str, seed: int) -> dict[str, Any]:
         "probes": config.probes,
         "data_seed": config.data_seed,
     }
-
-
-def _finished(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    if stored["settings"] != settings:
-        changed = [
-            f"{key} = {stored['settings'].get(key)}, not {value}"
-            for key, value in settings.items()
-            if stored["settings"].get(key) != value
-        ]
-        raise ConfigError(f"{path} was made with {'; '.join(changed)}: name another --out")
-    return stored
 
 
 if __name__ == "__main__":

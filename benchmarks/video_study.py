@@ -21,26 +21,24 @@ Writes ``scores/*.json``, ``results/*.json`` (tables, for reports) and ``tables.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from ..core.config import did_you_mean
-from ..core.errors import ConfigError
-from ..core.io import atomic_write_json, atomic_write_text
-from ..datasets.corpus import CorpusIndex, index_corpus
-from ..datasets.synthetic.make import Factors, Look, MovingShapesConfig, make_moving_shapes
-from ..vjepa.corpus_facts import pixel_stats
+from ..datasets.corpus import CorpusIndex
+from ..datasets.synthetic.make import Look, MovingShapesConfig
 from ..vjepa.encoder import TubeletEncoder
 from .objective_study import encode, untrained
 from .objective_tables import to_markdown
-from .results import Table, save_result
+from .results import Table
+from .shape_films import shape_films
+from .study import check_parts, plain, run_parts, write_tables
 from .video_arms import (
     ARMS,
     ArmConfig,
@@ -85,20 +83,7 @@ class VideoStudyConfig:
     """Torch threads; 0 leaves them alone."""
 
     def __post_init__(self) -> None:
-        if self.seeds < 1 or self.seeds_from < 0:
-            raise ConfigError(
-                f"seeds = {self.seeds} must be at least 1 and seeds_from = {self.seeds_from} at "
-                "least 0"
-            )
-        if self.preset not in SIZES:
-            raise ConfigError(f"preset = {self.preset!r}: choose one of {', '.join(SIZES)}")
-        every = (*ARMS, *FLOORS)
-        for name in self.arms:
-            if name not in every:
-                hint = did_you_mean(name, every)
-                raise ConfigError(f"arms: no {name!r}{hint}; choose of {', '.join(every)}")
-        if not self.arms:
-            raise ConfigError(f"arms = (): name some of {', '.join(every)}")
+        check_parts(self.preset, SIZES, self.arms, (*ARMS, *FLOORS), self.seeds, self.seeds_from)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,20 +139,14 @@ def run_video_study(config: VideoStudyConfig, train: Train = train_arm) -> list[
     out, size = Path(config.out), SIZES[config.preset]
     if config.threads:
         torch.set_num_threads(config.threads)
-    study: _Study | None = None
-    for seed in range(config.seeds_from, config.seeds_from + config.seeds):
-        for name in config.arms:
-            path = out / "scores" / f"{name.replace(' ', '-')}-{seed}.json"
-            settings = {"arm": name, "seed": seed, "preset": config.preset} | _plain(size)
-            if not path.exists():
-                study = study or _Study(out, size, train)
-                atomic_write_json(path, {"settings": settings} | study.judge(name, seed))
-            _check(path, settings)
-    scores = [json.loads(p.read_text("utf-8")) for p in sorted((out / "scores").glob("*.json"))]
+    study = cache(lambda: _Study(out, size, train))
+    seeds = range(config.seeds_from, config.seeds_from + config.seeds)
+    settings = {"preset": config.preset} | plain(size)
+    scores = run_parts(
+        out, config.arms, seeds, settings, lambda name, seed: study().judge(name, seed)
+    )
     tables = study_tables(scores, FACTORS)
-    for number, table in enumerate(tables):
-        save_result(out, table, name=f"video-study-{number}")
-    atomic_write_text(out / "tables.md", "\n".join(map(to_markdown, tables)))
+    write_tables(out, "video-study", tables)
     return tables
 
 
@@ -176,15 +155,17 @@ class _Study:
 
     def __init__(self, out: Path, size: Size, train: Train):
         self.out, self.size, self.train = out, size, train
-        self.films, self.cache, _ = self._videos("train", size.videos, seed=SEEDS["train"])
-        probed, cache, factors = self._videos("probe", size.probes, seed=SEEDS["probe"])
-        mean, std = pixel_stats(self.films, seed=0)
-        encoder = replace(size.training.encoder, pixel_mean=mean, pixel_std=std)
-        self.arm = replace(size.training, encoder=encoder)
-        frames = np.arange(self.arm.frames) * self.arm.frame_step
-        shown = probed.decode_to_cache(cache, self.arm.size)
-        self.clips = np.stack([shown.read(number, frames) for number in range(len(probed))])
-        self.labels = _labels(probed, factors)
+        wanted = MovingShapesConfig(
+            size=size.training.size, frames=size.length, hold=HELD, look=size.look, gop=20
+        )
+        made = shape_films(
+            out / "data",
+            replace(wanted, count=size.videos, seed=SEEDS["train"]),
+            replace(wanted, count=size.probes, seed=SEEDS["probe"]),
+            size.training,
+        )
+        self.films, self.cache, self.arm, self.clips = made.films, made.cache, made.arm, made.clips
+        self.labels = {name: made.columns[name].astype(np.int64) for name in FACTORS}
 
     def judge(self, name: str, seed: int) -> dict[str, Any]:
         """Checkpoints with their probes, the probes with few labels, and seconds of processor time
@@ -252,46 +233,6 @@ class _Study:
         if name == "motion by hand":
             return motion_by_hand(self.clips, self.arm.encoder.width)
         return pixel_components(self.clips, self.arm, split_clips(len(self.clips), seed).train)
-
-    def _videos(self, kind: str, count: int, seed: int) -> tuple[CorpusIndex, Path, Factors]:
-        """The index of generated videos, the folder of their decoded frames, their factors."""
-        folder, side = self.out / "data" / kind, self.size.training.size
-        wanted = MovingShapesConfig(
-            count=count,
-            size=side,
-            frames=self.size.length,
-            hold=HELD,
-            look=self.size.look,
-            gop=20,
-            seed=seed,
-        )
-        factors = make_moving_shapes(folder, wanted)
-        films = index_corpus(folder / "videos", cache_path=folder / "index.jsonl", max_bad_share=0)
-        cache = folder / "frames"
-        films.decode_to_cache(cache, side)
-        return films, cache, factors
-
-
-def _labels(films: CorpusIndex, factors: Factors) -> dict[str, np.ndarray]:
-    """Class numbers int64 ``[M]`` by factor, in the order of ``films``."""
-    place = {path: number for number, path in enumerate(factors.paths)}
-    rows = [place[str(Path(entry.path).absolute())] for entry in films.entries]
-    return {name: factors.columns[name][rows].astype(np.int64) for name in FACTORS}
-
-
-def _plain(size: Size) -> dict[str, Any]:
-    return json.loads(json.dumps(asdict(size)))
-
-
-def _check(path: Path, settings: dict[str, Any]) -> None:
-    stored = json.loads(path.read_text(encoding="utf-8"))["settings"]
-    changed = [
-        f"{key} = {stored.get(key)}, not {value}"
-        for key, value in settings.items()
-        if stored.get(key) != value
-    ]
-    if changed:
-        raise ConfigError(f"{path} was made with {'; '.join(changed)}: name another --out")
 
 
 if __name__ == "__main__":

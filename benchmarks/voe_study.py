@@ -35,6 +35,7 @@ from ..core.io import atomic_write_json, atomic_write_text
 from ..envs.physics.jobs import GenerateConfig
 from .objective_tables import to_markdown
 from .results import Table, load_results, save_result
+from .study import check_settings, plain, slug
 from .voe_arms import ARMS, Arm, score_config, train_config
 from .voe_study_tables import arms_table, costs_table, strata_table
 
@@ -103,7 +104,7 @@ def run_voe_study(config: VoeStudyConfig) -> list[Table]:
         ConfigError: ``out`` holds a study of other settings. TubeletError: the set fails its check.
     """
     out, size = Path(config.out), SIZES[config.preset]
-    _same(out, {"preset": config.preset, "seed": config.seed} | _plain(size))
+    _same(out, {"preset": config.preset, "seed": config.seed} | plain(size))
     if config.threads:
         import torch
 
@@ -114,7 +115,7 @@ def run_voe_study(config: VoeStudyConfig) -> list[Table]:
         arm = replace(size.arm, **ARMS[name])
         _stage(out, f"train-{arm.trained_as}", lambda arm=arm: _train(out, arm, config))
         _stage(
-            out, f"score-{_slug(name)}", lambda n=name, arm=arm: _score(out, n, arm, size, config)
+            out, f"score-{slug(name)}", lambda n=name, arm=arm: _score(out, n, arm, size, config)
         )
     tables = _tables(out)
     atomic_write_text(out / "tables.md", "\n".join(map(to_markdown, tables)))
@@ -163,7 +164,7 @@ def _score(out: Path, name: str, arm: Arm, size: Size, config: VoeStudyConfig) -
             arm,
             data=str(out / "set"),
             model=str(out / "train" / arm.trained_as),
-            out=str(out / "score" / _slug(name)),
+            out=str(out / "score" / slug(name)),
             untrained=size.untrained,
             threads=config.threads,
         )
@@ -174,8 +175,8 @@ def _score(out: Path, name: str, arm: Arm, size: Size, config: VoeStudyConfig) -
 def _tables(out: Path) -> list[Table]:
     """The base arm's accuracies and metrics (or the first arm's), strata, arms, and costs."""
     scored = {p.name: p for p in sorted((out / "score").iterdir()) if (p / "results").is_dir()}
-    names = {_slug(name): name for name in ARMS}
-    runs = {names[slug]: scored[slug] for slug in names if slug in scored}
+    names = {slug(name): name for name in ARMS}
+    runs = {name: scored[part] for part, name in names.items() if part in scored}
     first = next(iter(runs))
     tables = [r.value for r in load_results(runs[first]) if isinstance(r.value, Table)]
     tables.append(strata_table(runs[first], out / "set"))
@@ -212,18 +213,7 @@ def _same(out: Path, settings: dict[str, Any]) -> None:
     file = out / "study.json"
     if not file.exists():
         atomic_write_json(file, settings)
-    stored = json.loads(file.read_text(encoding="utf-8"))
-    changed = [f"{k} = {stored.get(k)}, not {v}" for k, v in settings.items() if stored.get(k) != v]
-    if changed:
-        raise ConfigError(f"{out} holds a study with {'; '.join(changed)}: name another --out")
-
-
-def _plain(size: Size) -> dict[str, Any]:
-    return json.loads(json.dumps(asdict(size)))
-
-
-def _slug(name: str) -> str:
-    return name.replace(" ", "-")
+    check_settings(out, json.loads(file.read_text(encoding="utf-8")), settings)
 
 
 if __name__ == "__main__":

@@ -116,8 +116,8 @@ def test_a_word_is_about_the_interval():
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"preset": "large"}, 'preset = "large"'),
-        ({"arms": ("bth",)}, "arms = "),
+        ({"preset": "large"}, "preset = 'large'"),
+        ({"arms": ("bth",)}, "arms: no 'bth'; did you mean 'both'"),
         ({"arms": ()}, "arms = "),
         ({"seeds": 0}, "seeds = 0"),
     ],
