@@ -98,6 +98,7 @@ def train_config(arm: Arm, videos: str, out: str, *, seed: int, threads: int) ->
             optim=OptimConfig(lr=2e-3, start_lr=2e-4, final_lr=2e-4),
             loop=LoopConfig(
                 steps=arm.steps,
+                precision="bf16",
                 report_every=max(1, arm.steps // 10),
                 save_every=max(1, arm.steps // 10),
             ),

@@ -78,7 +78,7 @@ class Size:
     arm: Arm = field(default_factory=Arm)
     """The base arm; the others change single fields of it."""
     untrained: int = 10
-    """Untrained models beside each arm."""
+    """Untrained models beside the base arm; the others are compared with the base."""
     redraw: int = 32
     """Groups that the check draws again."""
 
@@ -165,7 +165,7 @@ def _score(out: Path, name: str, arm: Arm, size: Size, config: VoeStudyConfig) -
             data=str(out / "set"),
             model=str(out / "train" / arm.trained_as),
             out=str(out / "score" / slug(name)),
-            untrained=size.untrained,
+            untrained=0 if ARMS[name] else size.untrained,
             threads=config.threads,
         )
     )
