@@ -190,9 +190,12 @@ class ClipSource:
         if self._frames is not None:
             out[:] = self._frames.read(number, numbers)
         else:
-            with open_video(entry.path, self.config.backend, info=entry.info) as video:
-                video.get_frames(numbers, self.config.size, out)
+            self._decode(entry, numbers, out)
         return entry.timestamps[numbers]
+
+    def _decode(self, entry: VideoEntry, numbers: np.ndarray, out: np.ndarray) -> None:
+        with open_video(entry.path, self.config.backend, info=entry.info) as video:
+            video.get_frames(numbers, self.config.size, out)
 
 
 class _Part(NamedTuple):
