@@ -74,7 +74,14 @@ class FlowStudyConfig:
     """How much: debug (seconds), small (minutes) or long (an hour and a half)."""
     out: str = "runs/flow"
     """Folder of everything."""
-    arms: tuple[str, ...] = ("both", "flow", "content", "untrained", "pixel PCA")
+    arms: tuple[str, ...] = (
+        "both",
+        "both, flow heavier",
+        "flow",
+        "content",
+        "untrained",
+        "pixel PCA",
+    )
     """Which; "flow longer", with as many steps as both losses together, is left out by default."""
     seeds: int = 3
     """Runs of each arm."""

@@ -13,7 +13,7 @@ from .objective_tables import show, t_interval
 from .results import Table
 from .stats import Estimate
 
-ORDER = ("both", "flow", "flow longer", "content", "untrained", "pixel PCA")
+ORDER = ("both", "both, flow heavier", "flow", "flow longer", "content", "untrained", "pixel PCA")
 FACTORS = ("shape", "colour", "count")
 FLOWS = {
     "textures": ("textures", "epe"),
@@ -23,7 +23,12 @@ FLOWS = {
 }
 """Column -> kind of pairs and which pixels."""
 AGREEMENT = {"agree, visible": "consistent_visible", "agree, hidden": "consistent_hidden"}
-FLOW_PAIRS = (("both", "flow"), ("both", "flow longer"))
+FLOW_PAIRS = (
+    ("both", "flow"),
+    ("both, flow heavier", "flow"),
+    ("both, flow heavier", "both"),
+    ("both", "flow longer"),
+)
 PROBE_PAIRS = tuple(("both", other) for other in ("content", "flow", "untrained", "pixel PCA"))
 Arms = dict[str, list[dict[str, Any]]]
 
