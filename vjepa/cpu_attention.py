@@ -3,7 +3,7 @@
 The fused kernel works in products of small blocks. CPUs with AVX512-BF16 or AMX do large bfloat16
 products at several times the rate of float32; here a few heads at a time, whose scores stay in the
 cache, go through such. Scores and softmax are float32, as in the fused kernel, so that the error is
-the same. Probabilities of short sequences are kept for the backward pass, of long ones made again.
+the same. Probabilities are kept for the backward pass where they are small, and else made again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _CACHE = 2 << 20  # bytes of float32 scores at a time
-_KEPT = 8 << 20  # bytes of one sample's probabilities that are kept
+_KEPT = 64 << 20  # bytes of one call's probabilities that are kept
 
 
 def suits(q: Tensor) -> bool:
@@ -29,7 +29,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """``softmax(q k^T / sqrt(d)) v`` of bfloat16 ``[B, h, N, d]``; differentiable once."""
     shape = q.shape
     q, k, v = (x.reshape(-1, *x.shape[2:]) for x in (q, k, v))
-    kept = 2 * shape[1] * q.shape[1] * k.shape[1] <= _KEPT
+    kept = 2 * len(q) * q.shape[1] * k.shape[1] <= _KEPT
     return _Attention.apply(q, k, v, kept).view(shape)
 
 
