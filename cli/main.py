@@ -31,7 +31,7 @@ VERBS = {
     "plan": "reach image goals with a world model and a planner, and measure success",
     "bench": "run a suite: environments x models x planners x seeds, one table of results",
     "evaluate": "judge a frozen encoder by probes on labelled clips, beside floors",
-    "voe": "videos that violate physics: generate, check and draw them",
+    "voe": "videos that violate physics: generate, check, score, and what a model is surprised by",
     "convert": "checkpoints from and to Meta's, Hugging Face's and tubelet's formats",
     "convert-config": "Meta's training YAMLs as configs of `tubelet pretrain`",
     "report": "turn results into one HTML page with tables, plots and videos",
