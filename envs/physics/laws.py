@@ -17,6 +17,7 @@ and events are not looked at. Screens and curtains hide, and touch nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def violations(
         if things[n][1] != "object":
             continue
         there = present[:, n]
-        others = [k for k in solid if k != n]
+        others = scene.surfaces([k for k in solid if k != n])
         gaps = scene.gaps(pose, present, n, others)
         for t in np.flatnonzero(there):
             deep = -gaps[t].min() - 1.2 * PENETRATION
@@ -81,7 +82,7 @@ def _forces(
     pose: np.ndarray,
     present: np.ndarray,
     n: int,
-    others: list[int],
+    others: Sequence[Surface],
     gaps: np.ndarray,
     fps: float,
 ) -> np.ndarray:
@@ -99,18 +100,27 @@ def _forces(
             continue
         steps = np.diff(place[t - 1 : t + 2], axis=0)
         normals = []
-        for column, k in enumerate([*others, -1]):
-            relative = steps[:, n] - (steps[:, k] if k >= 0 else 0.0)
+        for column, other in enumerate(others):
+            relative = steps[:, n] - (steps[:, other.thing] if other.thing >= 0 else 0.0)
             near = t - 1 + int(np.argmin(gaps[t - 1 : t + 2, column]))
             if gaps[near, column] <= SLACK + np.linalg.norm(relative, axis=1).max():
-                normals.append(scene.normal(pose, present, near, n, k))
+                normals.append(scene.normal(pose, present, near, n, other))
         left, push = float(np.linalg.norm(pushed)), 0.0
         if normals:
             shares, left = nnls(np.stack(normals, axis=1), pushed)
             push = float(shares.sum())
-        excess = left - JITTER - FRICTION * min(push, 2 * fall)
+        excess = left - JITTER - FRICTION * push
         out[t + 1] += min(WORST, max(0.0, excess / fall))
     return out
+
+
+class Surface(NamedTuple):
+    """One of the shapes that a thing is made of; a container's walls push apart from its floor."""
+
+    thing: int
+    """Number of the thing; -1: the ground."""
+    geom: int
+    """Number of the geom in the scene."""
 
 
 class _Scene:
@@ -126,37 +136,43 @@ class _Scene:
         floor = np.flatnonzero(self._model.geom_type == int(mj.mjtGeom.mjGEOM_PLANE))
         self._geoms.append(floor.tolist())  # number -1
 
+    def surfaces(self, things: Sequence[int]) -> list[Surface]:
+        """Every shape of these things, and the ground."""
+        return [Surface(k, geom) for k in (*things, -1) for geom in self._geoms[k]]
+
     def gaps(
-        self, pose: np.ndarray, present: np.ndarray, n: int, others: Sequence[int]
+        self, pose: np.ndarray, present: np.ndarray, n: int, others: Sequence[Surface]
     ) -> np.ndarray:
-        """Signed distances of thing ``n`` from ``others`` and the floor, float64 ``[T, others +
-        1]``; at most ``REACH``."""
-        out = np.full((len(pose), len(others) + 1), REACH)
+        """Signed distances of thing ``n`` from ``others``, float64 ``[T, others]``; at most
+        ``REACH``."""
+        out = np.full((len(pose), len(others)), REACH)
         for t in np.flatnonzero(present[:, n]):
             self._set(pose[t], present[t])
-            for column, k in enumerate([*others, -1]):
-                if k < 0 or present[t, k]:
-                    out[t, column] = self._gap(n, k)
+            for column, other in enumerate(others):
+                if other.thing < 0 or present[t, other.thing]:
+                    out[t, column] = self._gap(n, other)
         return out
 
-    def normal(self, pose: np.ndarray, present: np.ndarray, t: int, n: int, k: int) -> np.ndarray:
-        """Which way thing ``k`` (-1: the floor) pushes ``n``: the gradient of their distance."""
+    def normal(
+        self, pose: np.ndarray, present: np.ndarray, t: int, n: int, other: Surface
+    ) -> np.ndarray:
+        """Which way ``other`` pushes thing ``n``: the gradient of their distance."""
         slope, small = np.zeros(3), 5e-3
         for axis in range(3):
             for sign in (1, -1):
                 moved = pose[t].copy()
                 moved[n, axis] += sign * small
                 self._set(moved, present[t])
-                slope[axis] += sign * self._gap(n, k)
+                slope[axis] += sign * self._gap(n, other)
         length = np.linalg.norm(slope)
         return slope / length if length else slope
 
-    def _gap(self, n: int, k: int) -> float:
-        model, data, apart = self._model, self._data, REACH
-        for a in self._geoms[n]:
-            for b in self._geoms[k]:
-                apart = min(apart, self._mj.mj_geomDistance(model, data, b, a, REACH, None))
-        return apart
+    def _gap(self, n: int, other: Surface) -> float:
+        model, data = self._model, self._data
+        return min(
+            self._mj.mj_geomDistance(model, data, other.geom, geom, REACH, None)
+            for geom in self._geoms[n]
+        )
 
     def _set(self, pose: np.ndarray, present: np.ndarray) -> None:
         poses = np.where(present[:, None], pose, AWAY)
