@@ -124,9 +124,7 @@ def test_appearing_counts_once_and_screens_may_come_and_go():
 
 @pytest.mark.parametrize("condition", CONDITIONS)
 @pytest.mark.parametrize("principle", PRINCIPLES)
-def test_legal_videos_count_nothing_and_impossible_ones_do_in_every_principle(
-    principle, condition
-):
+def test_legal_videos_count_nothing_and_impossible_ones_do_in_every_principle(principle, condition):
     config = GenerateConfig(frames=FRAMES)
     for number in range(4):
         job = Job("probe", "test", "probe", principle, condition, number)
