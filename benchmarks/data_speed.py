@@ -197,10 +197,9 @@ def _overhead(index: CorpusIndex, config: ClipConfig, rounds: int) -> dict[str, 
     for name, less in (("rest", 0), ("step", 1)):
         ratio = ratio_of_medians(timed[name], timed["decode"])
         shares[name] = {
-            key: value - less
-            for key, value in zip(
-                ("share", "low", "high"), (ratio.value, ratio.low, ratio.high), strict=True
-            )
+            "share": ratio.value - less,
+            "low": ratio.low - less,
+            "high": ratio.high - less,
         }
     return shares
 
