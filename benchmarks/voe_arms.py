@@ -73,8 +73,14 @@ ARMS: dict[str, dict[str, Any]] = {
     "half data": {"share": 0.5},
     "narrow": {"width": 48},
     "future masks": {"future": True},
+    "future masks, window 8": {"future": True, "window": 8},
+    "future masks, window 24": {"future": True, "window": 24},
+    "future masks, coarse": {"future": True, "size": 32},
+    "future masks, narrow": {"future": True, "width": 48},
+    "future masks, half data": {"future": True, "share": 0.5},
 }
-"""What each arm changes. Windows alone: no training of its own."""
+"""What each arm changes. Windows alone: no training of its own. The arms after "future masks" change
+one thing more, for where the base is at chance there is nothing to lose."""
 
 
 def train_config(arm: Arm, videos: str, out: str, *, seed: int, threads: int) -> PretrainRunConfig:

@@ -12,7 +12,8 @@ What limits it is asked in two ways. Strata of the base arm, by principle: short
 evidence, small and large objects, videos that copying decides. And arms that differ from the base
 in one thing: how far a window reaches (memory), the pixels (resolution), the number of videos
 (data), the width (capacity), the masks. ``--arms "window 24" "half data"`` adds some to what is
-there; pairs are the same, so differences are paired.
+there; pairs are the same, so differences are paired, from the base, and for arms called "future
+masks, …" also from the arm ``future masks``.
 
 Resumable: every stage is kept below ``--out``, with its processor time in ``stages/*.json``, and
 the command goes on where it stopped.
@@ -50,7 +51,8 @@ class VoeStudyConfig:
     """Folder of everything."""
     arms: tuple[str, ...] = ("base",)
     """What to train and score: base, "window 8", "window 24", "long clips", coarse, "half data",
-    narrow, "future masks"; those that are there already stay in the tables."""
+    narrow, "future masks", and "future masks, X" for X = window 8, window 24, coarse, narrow, half
+    data; those that are there already stay in the tables."""
     seed: int = 0
     """Seed of the set, of training and of the untrained models."""
     workers: int = 1
@@ -182,6 +184,9 @@ def _tables(out: Path) -> list[Table]:
     tables.append(strata_table(runs[first], out / "set"))
     if len(runs) > 1:
         tables.append(arms_table(runs))
+    masked = {name: path for name, path in runs.items() if name.startswith("future masks")}
+    if len(masked) > 1 and "future masks" in masked:
+        tables.append(arms_table(masked))
     stages = {
         path.stem: json.loads(path.read_text(encoding="utf-8"))
         for path in sorted((out / "stages").glob("*.json"))

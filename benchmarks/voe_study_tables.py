@@ -91,7 +91,7 @@ def arms_table(runs: Mapping[str, Path]) -> Table:
             row.append(f"{percent(float(values.mean()))}, {signed(gap.estimate)}")
         rows.append(row)
     return Table(
-        title="Arms: what changes when one thing changes",
+        title=f"Arms: what changes from {next(iter(scored))}",
         columns=["principle", "pairs (groups)", *scored],
         rows=rows,
         note="Percent of pairs; after the comma the difference from the first arm on the same "
