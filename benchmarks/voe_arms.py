@@ -79,8 +79,8 @@ ARMS: dict[str, dict[str, Any]] = {
     "future masks, narrow": {"future": True, "width": 48},
     "future masks, half data": {"future": True, "share": 0.5},
 }
-"""What each arm changes. Windows alone: no training of its own. The arms after "future masks" change
-one thing more, for where the base is at chance there is nothing to lose."""
+"""What each arm changes. Windows alone: no training of its own. The arms after "future masks"
+change one thing more, for where the base is at chance there is nothing to lose."""
 
 
 def train_config(arm: Arm, videos: str, out: str, *, seed: int, threads: int) -> PretrainRunConfig:
