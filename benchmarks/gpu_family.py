@@ -25,6 +25,7 @@ from ..core.io import atomic_write_json
 from ..core.machine import facts
 from ..core.rng import torch_generator
 from ..vjepa.action_predictor import ActionPredictor, ActionPredictorConfig, vjepa2_ac
+from ..vjepa.compiled import compile_rollouts
 from ..vjepa.encoder import EncoderConfig, TubeletEncoder
 from ..vjepa.positions import PositionConfig
 
@@ -90,6 +91,7 @@ def run(config: Config) -> dict[str, Any]:
             "parameters": sum(p.numel() for p in module.parameters()),
             "backends": _backends(module, call, config),
         }
+    report["AC predictor, rollout compiled"] = _compiled(predictor, imagine, config)
     atomic_write_json(Path(config.out) / "gpu_family.json", report)
     return report
 
@@ -161,6 +163,26 @@ def _backends(module: nn.Module, call: Call, config: Config) -> dict[str, Any]:
                 out[name] = _seconds(lambda: call(cast, dtype), config)
         except RuntimeError as error:  # torch's way to say that the kernel does not apply
             out[name] = str(error).splitlines()[0]
+    return out
+
+
+@torch.inference_mode()
+def _compiled(module: nn.Module, call: Call, config: Config) -> dict[str, Any]:
+    """Seconds per rollout as it is and compiled (on CUDA, as CUDA graphs), in each precision."""
+    out: dict[str, Any] = {}
+    for name, dtype in PRECISIONS.items():
+        cast = copy.deepcopy(module).to(config.device, dtype)
+        expected = call(cast, dtype).float()
+        eager = _seconds(lambda m=cast, d=dtype: call(m, d), config)
+        compile_rollouts(cast, backend="aot_eager" if config.tiny else "inductor")
+        gap = (call(cast, dtype).float() - expected).abs()
+        seconds = _seconds(lambda m=cast, d=dtype: call(m, d), config)
+        out[name] = {
+            "seconds": {"eager": eager, "compiled": seconds},
+            "ratio": eager / seconds,
+            "largest_difference": gap.max().item(),
+            "mean_magnitude": expected.abs().mean().item(),
+        }
     return out
 
 

@@ -1,7 +1,8 @@
-"""Speed of planning: ``python -m tubelet.benchmarks.planning_speed rollout|overhead|swm|all``.
+"""Speed of planning: ``python -m tubelet.benchmarks.planning_speed rollout|compiled|…|all``.
 
 * ``rollout``: the cached rollout of a token grid against recomputing the sequence, and its memory
   under a limit in bytes.
+* ``compiled``: cached rollouts as one compiled graph against the same rollouts as they are.
 * ``overhead``: what planners cost beside the model: time per iteration with a free model.
 * ``swm``: a plan of tubelet's CEM and of stable-worldmodel's with the same predictor and weights,
   in turns, and both with a free cost. ``--swm-python`` names an interpreter that has
@@ -16,6 +17,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ from ..core.io import atomic_write_json
 from ..core.machine import facts
 from ..core.rng import torch_generator
 from ..planning import PLANNERS
+from ..vjepa.compiled import compile_rollouts
 from ..vjepa.world_model import candidate_bytes
 from .planning_parts import (
     ACTION,
@@ -40,9 +44,18 @@ from .planning_parts import (
     free_plan,
 )
 from .planning_peer import swm
-from .timing import interleaved
+from .timing import interleaved, ratio_of_medians
 
-__all__ = ["PeakMemory", "build_predictor", "free_plan", "main", "overhead", "rollout", "swm"]
+__all__ = [
+    "PeakMemory",
+    "build_predictor",
+    "compiled",
+    "free_plan",
+    "main",
+    "overhead",
+    "rollout",
+    "swm",
+]
 
 
 def rollout(repeats: int = 2, candidates: int = SAMPLES, grid: int = 8) -> dict[str, Any]:
@@ -84,6 +97,38 @@ def rollout(repeats: int = 2, candidates: int = SAMPLES, grid: int = 8) -> dict[
     }
 
 
+def compiled(
+    repeats: int = 10, candidates: tuple[int, int] = (SAMPLES, 64), backend: str = "inductor"
+) -> dict[str, Any]:
+    """One vector per step (first number of candidates), and 16 tokens (second); one problem."""
+    sizes = ((1, 192, candidates[0]), (4, 128, candidates[1]))
+    return {"rows": [_compiled(*size, repeats, backend) for size in sizes], "repeats": repeats}
+
+
+def _compiled(grid: int, width: int, candidates: int, repeats: int, backend: str) -> dict[str, Any]:
+    sides = {name: build_predictor(grid, width, ACTION, width) for name in ("eager", "compiled")}
+    compile_rollouts(sides["compiled"], backend=backend)
+    draw = torch_generator(0, "speed", "compiled")
+    context = torch.randn(1, 1, grid * grid, width, generator=draw)
+    actions = torch.rand(1, candidates, HORIZON, ACTION, generator=draw)
+    outcome: dict[str, Tensor] = {}
+
+    @torch.inference_mode()
+    def imagine(name: str) -> None:
+        past = actions[:, 0, :0]
+        outcome[name] = sides[name].rollout_candidates(context, past, actions)
+
+    timed = interleaved({name: partial(imagine, name) for name in sides}, repeats)
+    return {
+        "setting": f"horizon {HORIZON}, {candidates} candidates, {grid * grid} tokens per step, "
+        f"depth {DEPTH}, width {width}",
+        "seconds": {clock: timed[clock] for clock in ("cpu", "wall")},
+        "ratio": asdict(ratio_of_medians(timed["rounds"]["eager"], timed["rounds"]["compiled"])),
+        "rounds": timed["rounds"],
+        "largest_difference": float((outcome["eager"] - outcome["compiled"]).abs().max()),
+    }
+
+
 def overhead(repeats: int = 20) -> dict[str, Any]:
     """Microseconds of processor time per iteration of every planner that samples."""
     rows = []
@@ -100,7 +145,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tubelet.benchmarks.planning_speed", description=__doc__
     )
-    parser.add_argument("what", choices=["rollout", "overhead", "swm", "all"])
+    parser.add_argument("what", choices=["rollout", "compiled", "overhead", "swm", "all"])
     parser.add_argument("--repeats", type=int, help="timed rounds (default: the part's own)")
     parser.add_argument("--threads", type=int, default=1, help="torch threads (default 1)")
     parser.add_argument("--swm-python", help="an interpreter that has stable-worldmodel")
@@ -116,6 +161,7 @@ def main(argv: list[str] | None = None) -> int:
     repeats = {} if args.repeats is None else {"repeats": args.repeats}
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "rollout": lambda: rollout(**repeats),
+        "compiled": lambda: compiled(**repeats),
         "overhead": lambda: overhead(**repeats),
         "swm": lambda: swm(
             args.swm_python,

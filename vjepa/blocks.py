@@ -114,7 +114,8 @@ def split_heads(
     """
     sizes = [qkv.shape[1]] if sizes is None else list(sizes)
     trained = torch.is_grad_enabled() and qkv.requires_grad
-    if rotation is not None and trained and not rotation.paired:
+    traced = torch.compiler.is_compiling()  # a compiler fuses what it is shown in real numbers
+    if rotation is not None and (traced or (trained and not rotation.paired)):
         (q, k), v = rotation(qkv[:, :, :2]).unbind(2), qkv[:, :, 2]
         cuts = zip(q.split(sizes, 1), k.split(sizes, 1), v.split(sizes, 1), strict=True)
         return tuple(x for cut in cuts for x in cut)

@@ -28,3 +28,9 @@ def test_the_other_planner_needs_an_interpreter_that_has_it(tmp_path, capfd):
     torch.manual_seed(0)
     with pytest.raises(TubeletError, match="has no stable-worldmodel"):
         planning_speed.swm(sys.executable, repeats=1, batches=(1,))
+
+
+def test_compiled_rollouts_are_compared_with_the_same_ones():
+    found = planning_speed.compiled(repeats=1, candidates=(3, 2), backend="aot_eager")
+    assert [row["largest_difference"] < 1e-5 for row in found["rows"]] == [True, True]
+    assert all(row["ratio"]["low"] <= row["ratio"]["value"] for row in found["rows"])
