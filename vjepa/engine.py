@@ -51,7 +51,7 @@ class LoopConfig:
     checkpoint_blocks: bool = False
     """Recompute activations in the backward pass (same numbers, less memory, a third more work)."""
     compile: bool = False
-    """Run each block's MLP through torch.compile (the rest of a block cannot be traced)."""
+    """Run each block's MLP through torch.compile (the attention stays as it is)."""
     keep: int = 2
     """Newest checkpoints that stay on the disk."""
     background: bool = False

@@ -19,8 +19,8 @@ def thrift(
         checkpoint_blocks: recompute each trained block's activations in the backward pass instead
             of keeping them (activation checkpointing): the same numbers, memory of one block at a
             time, about a third more work.
-        compile_mlps: run each block's MLP through ``torch.compile``. The attention turns queries
-            and keys in place as complex numbers, which the compiler cannot trace.
+        compile_mlps: run each block's MLP through ``torch.compile``. The attention stays as it is:
+            in training it turns queries and keys in place as complex numbers, and backwards too.
     """
     for block in (m for m in model.modules() if isinstance(m, Block)):
         if checkpoint_blocks and any(p.requires_grad for p in block.parameters()):
