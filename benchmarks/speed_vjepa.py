@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -177,33 +178,47 @@ def train_step(
     return {"benchmark": "train_step", "rows": rows, "profile": profiles}
 
 
+PLAIN = {"plain, activations recomputed": True, "plain": False}
+"""The plain steps by name, and whether they recompute activations."""
+
+
 def training_steps(
-    size: Size, precision: str = "fp32", video: Tensor | None = None
+    size: Size,
+    precision: str = "fp32",
+    video: Tensor | None = None,
+    *,
+    device: str = "cpu",
+    names: Sequence[str] = (*PLAIN, "tubelet"),
+    change: Callable[[MaskedModel], None] | None = None,
 ) -> tuple[dict[str, Callable[[], object]], list[float]]:
-    """The alternatives as functions of nothing, and the loss of each at the common start.
+    """The alternatives ``names`` as functions of nothing, and the loss of each at the common start.
 
     ``video``: the clips that every call reads, uint8 ``[B, T, H, W, 3]``; noise by default.
+    ``change``: what is done to our model beforehand.
     """
     config = EncoderConfig(width=size.width, depth=size.depth, heads=size.heads)
     width, depth, heads = size.predictor
     predictor = PredictorConfig(width=width, depth=depth, heads=heads)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = MaskedModel(config, predictor, MaskingConfig(), preset("vjepa2"))
-    video = size.video() if video is None else video
+        model = MaskedModel(config, predictor, MaskingConfig(), preset("vjepa2")).to(device)
+    video = (size.video() if video is None else video).to(device)
     grid = model.encoder.grid(video)
     selections = draw(MaskingConfig(), grid, size.batch, seed=0, first_sample=0)
-    kinds = [MaskIds(s.context, s.targets[0]) for s in selections]
-    optim, optimizer = OptimConfig(), make_optimizer(model, OptimConfig())
+    kinds = [MaskIds(s.context.to(device), s.targets[0].to(device)) for s in selections]
+    optim = OptimConfig()
+    steps: dict[str, Callable[[], object]] = {}
+    losses: list[float] = []
 
     def autocast() -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+        kind = torch.device(device).type
+        return torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16")
 
     def loss() -> Tensor:
         with autocast():
             return model.objective(model.predict(video, grid, selections))["loss"]
 
-    def ours() -> float:
+    def ours(optimizer: torch.optim.Optimizer) -> float:
         value = loss()
         optimizer.zero_grad(set_to_none=True)
         value.backward()
@@ -211,20 +226,19 @@ def training_steps(
         model.after_step(0, 1)
         return value.item()
 
-    plains = {
-        "plain, activations recomputed": PlainVJEPA(model.encoder, model.predictor, True),
-        "plain": PlainVJEPA(model.encoder, model.predictor),
-    }
-    with torch.no_grad():
-        with autocast():
-            losses = [plain_loss(plain, video, kinds).item() for plain in plains.values()]
-        losses.append(loss().item())
     momentum = model.target.config.momentum[0]
-    steps: dict[str, Callable[[], object]] = {
-        name: _plain(plain, optim, video, kinds, momentum, autocast)
-        for name, plain in plains.items()
-    }
-    return steps | {"tubelet": ours}, losses
+    for name in (name for name in PLAIN if name in names):
+        plain = PlainVJEPA(model.encoder, model.predictor, PLAIN[name])
+        with torch.no_grad(), autocast():
+            losses.append(plain_loss(plain, video, kinds).item())
+        steps[name] = _plain(plain, optim, video, kinds, momentum, autocast)
+    if "tubelet" in names:
+        if change is not None:
+            change(model)
+        with torch.no_grad():
+            losses.append(loss().item())
+        steps["tubelet"] = partial(ours, make_optimizer(model, optim))
+    return steps, losses
 
 
 def _plain(
