@@ -121,10 +121,9 @@ def run_config(name: str, size: FlowSize, seed: int) -> PretrainConfig:
     if wanted.arm != "both" and not wanted.longer:
         steps = both.before(size.steps, size.steps)[wanted.arm]
     every = max(1, steps // 8) | 1
+    weight = size.motion.flow_weight if wanted.flow_weight is None else wanted.flow_weight
     return PretrainConfig(
-        motion=replace(
-            size.motion, arm=wanted.arm, flow_weight=wanted.flow_weight or size.motion.flow_weight
-        ),
+        motion=replace(size.motion, arm=wanted.arm, flow_weight=weight),
         optim=OptimConfig(
             lr=size.lr, start_lr=size.lr / 10, final_lr=size.lr / 100, clip=1.0, warmup=0.05
         ),

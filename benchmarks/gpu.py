@@ -23,6 +23,7 @@ from ..envs.collect import CollectConfig, collect
 from ..vjepa import presets, pretrain, recipes, world_presets
 from ..vjepa.engine import LoopConfig
 from . import suite
+from .timing import device_seconds
 
 ENV = "tubelet/Reacher-v0"
 
@@ -140,11 +141,11 @@ def throughput(train: pretrain.PretrainConfig, frames: int, config: Config) -> d
     with counter:
         step(0)
     flops = counter.get_total_flops()
-    seconds = _seconds(lambda: step(1), config.device, repeats=5)
+    seconds = device_seconds(lambda: step(1), config.device, repeats=5)
     dtype = torch.bfloat16 if train.loop.precision == "bf16" else torch.float32
     width = 8192 if config.device.startswith("cuda") else 1024
     a = torch.randn(width, width, device=config.device, dtype=dtype)
-    peak = 2 * width**3 / _seconds(lambda: a @ a, config.device, repeats=10)
+    peak = 2 * width**3 / device_seconds(lambda: a @ a, config.device, repeats=10)
     return {
         "clips_per_second": train.batch_size / seconds,
         "tflops": flops / seconds / 1e12,
@@ -170,20 +171,6 @@ def _pretraining(config: Config) -> pretrain.PretrainConfig:
         batch_size=config.batch_size,
         objective=presets.nano().objective,
     )
-
-
-def _seconds(function: Any, device: str, *, repeats: int) -> float:
-    """Mean seconds of ``function`` after two warm-up calls."""
-    for _ in range(2):
-        function()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    started = time.perf_counter()
-    for _ in range(repeats):
-        function()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    return (time.perf_counter() - started) / repeats
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ output with float32 on the CPU. Writes ``<out>/gpu_family.json`` with the hardwa
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from ..vjepa.action_predictor import ActionPredictor, ActionPredictorConfig, vje
 from ..vjepa.compiled import compile_rollouts
 from ..vjepa.encoder import EncoderConfig, TubeletEncoder
 from ..vjepa.positions import PositionConfig
+from .timing import device_seconds
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BACKENDS = {
@@ -140,7 +140,7 @@ def _precisions(module: nn.Module, call: Call, config: Config) -> dict[str, Any]
         full = got if full is None else full
         other = reference.to(got.device) if name == "fp32" else full
         gap = (got - other).abs()
-        seconds = _seconds(lambda m=cast, d=dtype: call(m, d), config)
+        seconds = device_seconds(lambda m=cast, d=dtype: call(m, d), config.device, config.repeats)
         out[name] = {
             "against": "fp32 on the CPU" if name == "fp32" else "fp32 on the device",
             "largest_difference": gap.max().item(),
@@ -160,7 +160,7 @@ def _backends(module: nn.Module, call: Call, config: Config) -> dict[str, Any]:
     for name, backend in BACKENDS.items():
         try:
             with sdpa_kernel(backend):
-                out[name] = _seconds(lambda: call(cast, dtype), config)
+                out[name] = device_seconds(lambda: call(cast, dtype), config.device, config.repeats)
         except RuntimeError as error:  # torch's way to say that the kernel does not apply
             out[name] = str(error).splitlines()[0]
     return out
@@ -173,10 +173,10 @@ def _compiled(module: nn.Module, call: Call, config: Config) -> dict[str, Any]:
     for name, dtype in PRECISIONS.items():
         cast = copy.deepcopy(module).to(config.device, dtype)
         expected = call(cast, dtype).float()
-        eager = _seconds(lambda m=cast, d=dtype: call(m, d), config)
+        eager = device_seconds(lambda m=cast, d=dtype: call(m, d), config.device, config.repeats)
         compile_rollouts(cast, backend="aot_eager" if config.tiny else "inductor")
         gap = (call(cast, dtype).float() - expected).abs()
-        seconds = _seconds(lambda m=cast, d=dtype: call(m, d), config)
+        seconds = device_seconds(lambda m=cast, d=dtype: call(m, d), config.device, config.repeats)
         out[name] = {
             "seconds": {"eager": eager, "compiled": seconds},
             "ratio": eager / seconds,
@@ -184,24 +184,6 @@ def _compiled(module: nn.Module, call: Call, config: Config) -> dict[str, Any]:
             "mean_magnitude": expected.abs().mean().item(),
         }
     return out
-
-
-def _seconds(call: Callable[[], Any], config: Config) -> float:
-    """Median seconds of a call."""
-    times = []
-    for i in range(config.repeats + 2):
-        _wait(config.device)
-        started = time.perf_counter()
-        call()
-        _wait(config.device)
-        if i >= 2:
-            times.append(time.perf_counter() - started)
-    return sorted(times)[len(times) // 2]
-
-
-def _wait(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
 
 
 def _device(module: nn.Module) -> torch.device:

@@ -15,10 +15,8 @@ measured here. What does not fit the memory is reported as such. Writes ``<out>/
 from __future__ import annotations
 
 import gc
-import statistics
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +35,7 @@ from ..vjepa.lean import thrift
 from ..vjepa.predictor import PredictorConfig
 from ..vjepa.pretrain import PretrainConfig
 from .speed_vjepa import Size, training_steps
+from .timing import device_seconds
 
 GIB = 2**30
 
@@ -120,9 +119,9 @@ def _measure(name: str, size: Size, flops: float, product: float, config: Config
         torch.cuda.reset_peak_memory_stats(config.device)
     separate = name.endswith("a call per mask kind")
     try:
-        with _calls_per_set() if separate else _nothing():
+        with _calls_per_set() if separate else nullcontext():
             steps, losses = training_steps(size, "bf16", device=config.device, **VARIANTS[name])
-            seconds = _seconds(next(iter(steps.values())), config)
+            seconds = device_seconds(next(iter(steps.values())), config.device, config.repeats)
     except torch.cuda.OutOfMemoryError as error:
         return {"out_of_memory": str(error).splitlines()[0]}
     peak = peak_flops(torch.cuda.get_device_name(config.device), "bf16") if cuda else None
@@ -143,34 +142,11 @@ def _calls_per_set() -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
-
-
 def _product_rate(config: Config) -> float:
     """Operations per second of a large bfloat16 matrix product."""
     width = 256 if config.tiny else 8192
     a = torch.randn(width, width, device=config.device, dtype=torch.bfloat16)
-    return 2 * width**3 / _seconds(lambda: a @ a, config)
-
-
-def _seconds(call: Callable[[], object], config: Config) -> float:
-    """Median seconds of a call, after two that are not timed."""
-    times = []
-    for i in range(config.repeats + 2):
-        _wait(config.device)
-        started = time.perf_counter()
-        call()
-        _wait(config.device)
-        if i >= 2:
-            times.append(time.perf_counter() - started)
-    return statistics.median(times)
-
-
-def _wait(device: str) -> None:
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
+    return 2 * width**3 / device_seconds(lambda: a @ a, config.device, config.repeats)
 
 
 if __name__ == "__main__":

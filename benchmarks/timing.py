@@ -54,3 +54,24 @@ def ratio_of_medians(
     ratios = np.median(top[drawn], axis=1) / np.median(bottom[drawn], axis=1)
     low, high = np.quantile(ratios, [0.025, 0.975])
     return Estimate(float(np.median(top) / np.median(bottom)), float(low), float(high))
+
+
+def device_seconds(call: Callable[[], object], device: str, repeats: int) -> float:
+    """Median seconds of ``call`` by the clock, after two that are not timed; on CUDA each is waited
+    for."""
+    times = []
+    for i in range(repeats + 2):
+        _wait(device)
+        started = time.perf_counter()
+        call()
+        _wait(device)
+        if i >= 2:
+            times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.synchronize(device)

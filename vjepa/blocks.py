@@ -55,6 +55,8 @@ class Attention(nn.Module):
         mask: Tensor | None = None,
         sets: Sets | None = None,
     ) -> Tensor:
+        """Self-attention of ``x [B, N, D]``, turned by ``rotation``; with ``sets`` ``x`` is
+        ``[1, N, D]``, several (samples, tokens) end to end that do not see each other."""
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1))
         if sets is None or _varlen(qkv):
             q, k, v = split_heads(qkv, rotation)
