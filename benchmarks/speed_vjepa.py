@@ -7,7 +7,9 @@ Outputs and losses are compared before anything is timed; a difference is an err
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -20,6 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 from ..core.errors import TubeletError
 from ..core.rng import torch_generator
 from ..vjepa.encoder import EncoderConfig, TubeletEncoder
+from ..vjepa.lean import keep_freed_memory
 from ..vjepa.masked import MaskedModel, MaskingConfig, draw
 from ..vjepa.objectives import preset
 from ..vjepa.optim import OptimConfig, make_optimizer
@@ -158,24 +161,39 @@ def train_step(
     Three take turns from equal weights, on the same clips and masks: the plain step with the
     activations recomputed in the backward pass, as in every published pretraining run; the plain
     step; ours. All three in float32, then all three in bfloat16 autocast (the published precision).
-    Masks are drawn beforehand. Raises TubeletError unless first losses agree, to 1e-5 (fp32) or
-    2e-3 (bf16).
+    Masks are drawn beforehand. Every case has a process of its own, as a training run has. Raises
+    TubeletError unless first losses agree, to 1e-5 (fp32) or 2e-3 (bf16).
     """
+    cases = list(itertools.product(sizes, precisions, threads))
+    fresh = multiprocessing.get_context("spawn")
     rows, profiles = [], {}
-    for size, precision, count in itertools.product(sizes, precisions, threads):
-        steps, losses = training_steps(size, precision)
-        spread = max(losses) - min(losses)
-        if not spread < {"fp32": 1e-5, "bf16": 2e-3}[precision]:
-            raise TubeletError(f"{size}, {precision}: losses differ by {spread:.1e}: {losses}")
-        with thread_count(count):
-            timed = interleaved(steps, repeats)
-        found = row(f"{size}, {precision}, {_plural(count)}", timed, "s/step")
-        rows.append(found | {"first_losses": losses, "largest_difference": spread})
-        if profiled and size is sizes[-1] and count == threads[-1]:
-            with thread_count(1):
-                for name in ("plain", "tubelet"):
-                    profiles[f"{name}, {precision}"] = _profile(steps[name])
+    with ProcessPoolExecutor(1, mp_context=fresh, max_tasks_per_child=1) as pool:
+        for size, precision, count in cases:
+            last = profiled and size is sizes[-1] and count == threads[-1]
+            case = pool.submit(train_case, size, precision, count, repeats, last)
+            found, times = case.result()
+            rows.append(found)
+            profiles |= times
     return {"benchmark": "train_step", "rows": rows, "profile": profiles}
+
+
+def train_case(
+    size: Size, precision: str, threads: int, repeats: int, profiled: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One row of :func:`train_step`, and the profiles of the plain step and ours. In this process,
+    whose allocator it changes."""
+    keep_freed_memory()  # as in training, for all alternatives
+    steps, losses = training_steps(size, precision)
+    spread = max(losses) - min(losses)
+    if not spread < {"fp32": 1e-5, "bf16": 2e-3}[precision]:
+        raise TubeletError(f"{size}, {precision}: losses differ by {spread:.1e}: {losses}")
+    with thread_count(threads):
+        timed = interleaved(steps, repeats)
+    found = row(f"{size}, {precision}, {_plural(threads)}", timed, "s/step")
+    found |= {"first_losses": losses, "largest_difference": spread}
+    with thread_count(1):
+        names = ("plain", "tubelet") if profiled else ()
+        return found, {f"{name}, {precision}": _profile(steps[name]) for name in names}
 
 
 PLAIN = {"plain, activations recomputed": True, "plain": False}

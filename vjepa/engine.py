@@ -22,7 +22,7 @@ from ..core.pace import Pace
 from ..core.run import RunDir
 from . import parallel
 from .checkpoint import latest_checkpoint, load_checkpoint, stored_extra
-from .lean import thrift
+from .lean import keep_freed_memory, thrift
 from .optim import OptimConfig, make_optimizer, set_schedule
 from .safeguards import check_finite, clip, closed, stop_signal
 from .saver import Saver
@@ -127,6 +127,8 @@ def fit(
             "samples, so that parts of a batch do not add up to it; set it to 1"
         )
     thrift(model, checkpoint_blocks=loop.checkpoint_blocks, compile_mlps=loop.compile)
+    if torch.device(device).type == "cpu":
+        keep_freed_memory()
     forward = parallel.distribute(model, losses, shard=loop.shard)
     optimizer = make_optimizer(model, optim)
     first, guard = _restored(model, optimizer, run, loop, start_from)

@@ -1,7 +1,9 @@
-"""Less memory or less time per block, without the model knowing: see :func:`thrift`."""
+"""Less memory or less time without the model knowing: :func:`thrift`, :func:`keep_freed_memory`."""
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from functools import partial
 
 from torch import nn
@@ -27,3 +29,20 @@ def thrift(
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
         if compile_mlps:
             block.mlp.compile(dynamic=True)
+
+
+def keep_freed_memory() -> bool:
+    """Have glibc keep large buffers that this process frees, for the next step to use again.
+
+    By default every buffer above 32 MB goes back to the system when freed, and each of its pages
+    is cleared and mapped anew in the next step. Up to 2 GB now stay with the process. The variables
+    ``MALLOC_MMAP_THRESHOLD_`` and ``MALLOC_TRIM_THRESHOLD_`` do the same from outside.
+
+    Returns:
+        whether there was such an allocator (Linux with glibc) that took both settings.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        return False
+    trim_threshold, mmap_threshold, most = -1, -3, 2**31 - 1  # names and signs of malloc.h
+    return bool(mallopt(trim_threshold, most) and mallopt(mmap_threshold, most))

@@ -120,4 +120,4 @@ def test_unequal_losses_stop_the_benchmark(monkeypatch):
     monkeypatch.setattr(speed_vjepa, "plain_loss", lambda *_: torch.tensor(0.5))
     size = speed_vjepa.Size("tiny", 48, 2, 4, 32, 2, depth=1, predictor=(36, 1, 3))
     with pytest.raises(TubeletError, match="losses differ"):
-        speed_vjepa.train_step(1, (size,), (1,))
+        speed_vjepa.train_case(size, "fp32", threads=1, repeats=1, profiled=False)
