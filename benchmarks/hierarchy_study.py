@@ -2,6 +2,7 @@
 
     python -m tubelet.benchmarks.hierarchy_study --preset debug --out runs/hierarchy_debug
     python -m tubelet.benchmarks.hierarchy_study --preset small --out runs/hierarchy
+    python -m tubelet.benchmarks.hierarchy_study --preset base --device cuda --out runs/base
 
 In a long maze (PointMazeMedium) and in long pushes (ArmPush), a world model is trained from pixels
 with one clock, and a second clock above it by prediction alone, the first left as it is
@@ -37,7 +38,6 @@ from ..vjepa.device import prepare
 from ..vjepa.dynamics_config import DynamicsConfig
 from ..vjepa.engine import LoopConfig
 from ..vjepa.train_recipe import TrainConfig, load_world_model, train_on_trajectories
-from ..vjepa.world_presets import end_to_end_encoder
 from .episodes import EpisodeSet
 from .hierarchy_arms import (
     ARMS,
@@ -53,6 +53,7 @@ from .hierarchy_arms import (
     model_arm,
     oracle_arm,
 )
+from .hierarchy_sizes import SIZES, Size
 from .hierarchy_tables import compute_table, distance_table, prediction_table, verdict
 from .objective_tables import to_markdown
 from .results import Table, save_result
@@ -60,73 +61,12 @@ from .suite import Method, episode_set, run_goal_reaching, standard_floors
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
-    """How much of everything."""
-
-    episodes: int
-    """Training episodes per world."""
-    image_size: int
-    first_steps: int
-    """Training steps of level 1."""
-    level_steps: int
-    """Training steps of level 2."""
-    seeds: int
-    problems: int
-    oracle_problems: int
-    budget: int
-    """Environment steps per problem; 0 for the environment's own."""
-    calls: tuple[int, ...]
-    """Model calls per plan; the last is where arms are compared by distance."""
-    oracle_calls: int
-    """The same in the simulator, where each costs several physics steps."""
-
-
-SIZES = {
-    "debug": Size(
-        episodes=4,
-        image_size=32,
-        first_steps=4,
-        level_steps=4,
-        seeds=1,
-        problems=3,
-        oracle_problems=3,
-        budget=10,
-        calls=(256,),
-        oracle_calls=400,
-    ),
-    "pilot": Size(
-        episodes=150,
-        image_size=64,
-        first_steps=800,
-        level_steps=800,
-        seeds=1,
-        problems=30,
-        oracle_problems=12,
-        budget=0,
-        calls=(512,),
-        oracle_calls=1600,
-    ),
-    "small": Size(
-        episodes=600,
-        image_size=64,
-        first_steps=2400,
-        level_steps=3000,
-        seeds=2,
-        problems=300,
-        oracle_problems=200,
-        budget=0,
-        calls=(512, 1024, 2048),
-        oracle_calls=1600,
-    ),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
 class StudyConfig:
     """Train, plan, and print the tables."""
 
-    preset: Literal["debug", "pilot", "small"] = "small"
-    """How much of everything; debug only shows that all of it runs, and pilot what it costs."""
+    preset: Literal["debug", "pilot", "small", "base"] = "small"
+    """How much of everything; debug only shows that all of it runs, and pilot what it costs. base,
+    for a GPU, is small with a ViT-S and ten times the data; it has not been run yet."""
     out: str = "runs/hierarchy"
     """Folder of everything."""
     worlds: tuple[str, ...] = tuple(WORLDS)
@@ -145,6 +85,8 @@ class StudyConfig:
     """Plan in the simulator."""
     threads: int = 0
     """Torch threads, and the simulator's; 0 leaves torch's alone and takes one."""
+    device: str = "cpu"
+    """Where models train and plan, as torch names it; the simulator stays on the CPU."""
 
     def __post_init__(self) -> None:
         if self.preset not in SIZES:
@@ -177,8 +119,7 @@ def run_study(config: StudyConfig) -> list[Table]:
     Raises:
         ConfigError: ``out`` holds runs of other settings.
     """
-    device = prepare("cpu", config.threads)
-    assert device == "cpu"
+    config = replace(config, device=prepare(config.device, config.threads))
     out, tables, said = Path(config.out), [], []
     for name in config.worlds:
         tables += _world(config, name, out / name, said)
@@ -218,7 +159,7 @@ def _learned(config: StudyConfig, name: str, folder: Path, said: list[str]) -> l
     floors = standard_floors(budget=episodes.budget, action_dim=_width(world))
     played = run_goal_reaching(folder, floors, episodes, image_size=size.image_size)
     for seed, run in enumerate(runs):
-        model = load_world_model(run)
+        model = load_world_model(run, device=config.device)
         for arm in config.arms:
             for calls in size.calls:
                 method = model_arm(arm, calls, model, seed)
@@ -267,9 +208,8 @@ def _oracle(config: StudyConfig, name: str, folder: Path, said: list[str]) -> Ta
 
 def _train(config: StudyConfig, size: Size, folder: Path, seed: int) -> Path:
     """Level 1, then level 2 above it; the run folder of both."""
-    encoder = presets.debug().encoder if config.preset == "debug" else end_to_end_encoder()
     mean, std = pixel_stats(index_corpus(folder / "data" / "videos", progress=False))
-    encoder = replace(encoder, pixel_mean=mean, pixel_std=std)
+    encoder = replace(size.encoder, pixel_mean=mean, pixel_std=std)
     first = presets.world_model("end_to_end", encoder)
     model = replace(first.model, image_size=size.image_size, action_block=BLOCK)
     model = replace(model, action_dim=_width(WORLDS[folder.name]))
@@ -307,7 +247,7 @@ def _trained(
         level1=level1,
         train=train,
         threads=config.threads,
-        device="cpu",
+        device=config.device,
     )
     train_on_trajectories(settings)
 

@@ -100,7 +100,7 @@ class _Counter(TorchDispatchMode):
 
 
 def train_jedi(
-    name: str, arm: ArmConfig, films: CorpusIndex, cache: Path, out: Path, seed: int
+    name: str, arm: ArmConfig, films: CorpusIndex, cache: Path, out: Path, seed: int, device: str
 ) -> None:
     """Train one arm with one seed, or go on with the run in ``out``.
 
@@ -113,12 +113,12 @@ def train_jedi(
         return clip_batches(films, clips, arm.batch, start_step=first, cache=cache)
 
     with RunDir.create(out, config, resume=True) as run:
-        pretrain(config, batches, run)
+        pretrain(config, batches, run, device=device)
 
 
-def load_arm(name: str, arm: ArmConfig, out: Path, seed: int) -> MaskedModel:
+def load_arm(name: str, arm: ArmConfig, out: Path, seed: int, device: str) -> MaskedModel:
     """The trained model of an arm, frozen and in eval mode."""
     model = build(jedi_config(name, arm, seed))
     assert isinstance(model, MaskedModel)
     load_checkpoint(find_checkpoint(out), model=model)
-    return model.requires_grad_(False).eval()
+    return model.requires_grad_(False).eval().to(device)

@@ -2,6 +2,7 @@
 
     python -m tubelet.benchmarks.jedi_study --preset small --out runs/jedi_study
     python -m tubelet.benchmarks.jedi_study --preset debug --out runs/jedi_debug
+    python -m tubelet.benchmarks.jedi_study --preset base --device cuda --out runs/jedi_base
 
 Eight arms (:mod:`.jedi_arms`) train the same encoder on generated videos whose ground has a colour,
 whose camera moves and in whose corner is noise that nobody can predict. On the frozen target
@@ -37,9 +38,12 @@ from ..datasets.synthetic.make import (
     Nuisances,
 )
 from ..datasets.synthetic.nuisances import noise_level
+from ..vjepa.device import prepare
 from ..vjepa.diagnostics import covariance_ratio, rankme
+from ..vjepa.encoder import EncoderConfig
 from ..vjepa.masked import MaskedModel
 from ..vjepa.objectives.two_sample import classifier_two_sample
+from ..vjepa.predictor import PredictorConfig
 from .jedi_arms import FEEDBACK, load_arm, train_jedi
 from .jedi_events import event_clips
 from .jedi_tables import by_arm, jedi_tables, verdict
@@ -66,8 +70,9 @@ HELD = ("occlusion",)
 class JediStudyConfig:
     """Train every arm with every seed, judge, and print the tables."""
 
-    preset: Literal["small", "debug"] = "small"
-    """small: the study. debug: all of it runs, nothing is learnt."""
+    preset: Literal["small", "base", "debug"] = "small"
+    """small: the study. base: the same with a ViT-S and ten times the data, for a GPU; not run yet.
+    debug: all of it runs, nothing is learnt."""
     out: str = "runs/jedi_study"
     """Folder of everything."""
     arms: tuple[str, ...] = tuple(FEEDBACK)
@@ -78,6 +83,8 @@ class JediStudyConfig:
     """The first of them."""
     threads: int = 1
     """Torch threads; 0 leaves them alone."""
+    device: str = "cpu"
+    """Where models train and are judged, as torch names it."""
 
     def __post_init__(self) -> None:
         check_parts(self.preset, SIZES, self.arms, FEEDBACK, self.seeds, self.seeds_from)
@@ -107,14 +114,26 @@ class Size:
 
 SIZES = {
     "small": Size(videos=1500, probes=800, events=300),
+    "base": Size(
+        videos=15_000,
+        probes=2000,
+        events=600,
+        training=ArmConfig(
+            encoder=EncoderConfig(width=384, depth=12, heads=6, patch=16),
+            predictor=PredictorConfig(width=192, depth=6, heads=6),
+            size=112,
+            batch=64,
+            steps=8000,
+        ),
+    ),
     "debug": Size(
         videos=12, probes=200, events=12, training=ArmConfig(steps=8, batch=4, precision="fp32")
     ),
 }
 """By preset."""
 
-Train = Callable[[str, ArmConfig, CorpusIndex, Path, Path, int], None]
-"""``train(arm, config, videos, cache, run folder, seed)``, as :func:`.jedi_arms.train_jedi`."""
+Train = Callable[[str, ArmConfig, CorpusIndex, Path, Path, int, str], None]
+"""``train(arm, config, videos, cache, run folder, seed, device)``, as ``train_jedi``."""
 
 
 def run_jedi_study(config: JediStudyConfig, train: Train = train_jedi) -> list[Table]:
@@ -124,9 +143,8 @@ def run_jedi_study(config: JediStudyConfig, train: Train = train_jedi) -> list[T
         ConfigError, DatasetError: ``out`` holds scores or data of other settings.
     """
     out, size = Path(config.out), SIZES[config.preset]
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    study = cache(lambda: _Study(out, size, train))
+    device = prepare(config.device, config.threads)
+    study = cache(lambda: _Study(out, size, train, device))
     seeds = range(config.seeds_from, config.seeds_from + config.seeds)
     settings = {"preset": config.preset} | plain(size)
     scores = run_parts(
@@ -140,8 +158,8 @@ def run_jedi_study(config: JediStudyConfig, train: Train = train_jedi) -> list[T
 class _Study:
     """The videos, and everything that is done with one arm and one seed."""
 
-    def __init__(self, out: Path, size: Size, train: Train):
-        self.out, self.size, self.train = out, size, train
+    def __init__(self, out: Path, size: Size, train: Train, device: str):
+        self.out, self.size, self.train, self.device = out, size, train, device
         wanted = MovingShapesConfig(
             size=size.training.size,
             frames=size.length,
@@ -179,9 +197,9 @@ class _Study:
         """Every end point of one arm and seed, and seconds of processor time."""
         started = time.process_time()
         folder = self.out / "runs" / f"{slug(name)}-{seed}"
-        self.train(name, self.arm, self.films, self.cache, folder, seed)
+        self.train(name, self.arm, self.films, self.cache, folder, seed, self.device)
         trained = time.process_time()
-        model = load_arm(name, self.arm, folder, seed)
+        model = load_arm(name, self.arm, folder, seed, self.device)
         pooled = encode(model.output, self.clips).mean(1)
         split = split_clips(len(self.clips), seed)
         accuracy = linear_probe(pooled[:, None], self.labels, split, self.size.probe)
@@ -217,7 +235,7 @@ class _Study:
                 scorer(clips[i : i + 50], (self.context,))[0, :, 0]
                 for i in range(0, len(clips), 50)
             ]
-            found.append(torch.cat(losses).flatten(1).nanmean(1).numpy())
+            found.append(torch.cat(losses).flatten(1).nanmean(1).cpu().numpy())
         return auroc(found[1], found[0])
 
     @torch.no_grad()
@@ -226,14 +244,14 @@ class _Study:
         in all arms of a seed)."""
         pred, target, losses = [], [], []
         for step, rows in enumerate(np.array_split(np.arange(min(256, len(self.clips))), 8)):
-            video = torch.from_numpy(self.clips[rows])
+            video = torch.from_numpy(self.clips[rows]).to(self.device)
             latents = model.latents(video, step)
             assert latents.pred is not None
             assert latents.target is not None
             losses.append(float(model.objective(latents)["regress"]))
             pred += [p[:, ::4].flatten(0, 1) for p in latents.pred]
             target += [z[:, ::4].flatten(0, 1) for z in latents.target]
-        x, y = torch.cat(pred).float(), torch.cat(target).float()
+        x, y = torch.cat(pred).float().cpu(), torch.cat(target).float().cpu()
         generator = torch_generator(seed, "jedi-study", "two samples")
         return {
             "spread": covariance_ratio(x, y),

@@ -243,7 +243,7 @@ def test_two_arms_that_learnt_nothing_tie_and_finished_parts_are_kept(tmp_path, 
     monkeypatch.setitem(jedi_study.SIZES, "debug", size)
     calls = []
 
-    def untrained(name, arm, films, cache, out, seed):
+    def untrained(name, arm, films, cache, out, seed, device):
         calls.append((name, seed, len(films)))
         config = jedi_config(name, arm, seed)
         save_checkpoint(out, 1, model=build(config), config=config)
@@ -272,7 +272,7 @@ def test_two_arms_that_learnt_nothing_tie_and_finished_parts_are_kept(tmp_path, 
         ({"seeds": 0}, "seeds = 0"),
         ({"arms": ("bth",)}, "did you mean 'both'"),
         ({"arms": ()}, "name some"),
-        ({"preset": "huge"}, "choose one of small, debug"),
+        ({"preset": "huge"}, "choose one of small, base, debug"),
     ],
 )
 def test_wrong_settings_are_refused(change, said):
