@@ -18,8 +18,8 @@ from ..vjepa.action_predictor import ActionPredictor, ActionPredictorConfig
 
 WIDTH, DEPTH, HEADS = 192, 6, 3
 HORIZON, SAMPLES, ITERATIONS, ELITES, ACTION = 5, 300, 30, 30, 10
-GRADIENTS = ("pgd", "adam", "hybrid")
-"""Planners that do not sample."""
+NOT_SAMPLING = ("pgd", "adam", "hybrid", "amortised")
+"""Planners that follow gradients, or what a head proposes."""
 
 
 class PeakMemory(TorchDispatchMode):

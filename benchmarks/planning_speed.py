@@ -35,9 +35,9 @@ from ..vjepa.world_model import candidate_bytes
 from .planning_parts import (
     ACTION,
     DEPTH,
-    GRADIENTS,
     HORIZON,
     ITERATIONS,
+    NOT_SAMPLING,
     SAMPLES,
     PeakMemory,
     build_predictor,
@@ -133,7 +133,7 @@ def overhead(repeats: int = 20) -> dict[str, Any]:
     """Microseconds of processor time per iteration of every planner that samples."""
     rows = []
     for problems in (1, 16):
-        plans = {name: free_plan(name, problems) for name in PLANNERS if name not in GRADIENTS}
+        plans = {name: free_plan(name, problems) for name in PLANNERS if name not in NOT_SAMPLING}
         timed = interleaved({name: plan for name, (plan, _) in plans.items()}, repeats)
         per = {name: 1e6 * timed["cpu"][name] / steps for name, (_, steps) in plans.items()}
         rows.append({"problems": problems, "microseconds_per_iteration": per})

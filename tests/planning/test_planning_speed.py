@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from tubelet.benchmarks import planning_speed
+from tubelet.benchmarks import planning_parts, planning_speed
 from tubelet.core.errors import ConfigError, TubeletError
 
 
@@ -20,6 +20,15 @@ def test_the_free_model_costs_its_first_number():
     plan, iterations = planning_speed.free_plan("cem", 2)
     assert iterations == 30
     assert (plan().cost <= -0.99).all()  # the least first number inside the bounds
+
+
+def test_overhead_is_measured_of_every_planner_that_samples(monkeypatch):
+    monkeypatch.setattr(planning_parts, "SAMPLES", 40)
+    rows = planning_speed.overhead(repeats=1)["rows"]
+    for row in rows:
+        per = row["microseconds_per_iteration"]
+        assert set(per) == {"shooting", "cem", "icem", "mppi", "categorical"}
+        assert all(value > 0 for value in per.values())
 
 
 def test_the_other_planner_needs_an_interpreter_that_has_it(tmp_path, capfd):
