@@ -204,9 +204,12 @@ def check_finite(lowest_cost: Tensor, iteration: int) -> None:
 
 def lowest(candidates: Tensor, cost: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The ``count`` cheapest of candidates ``[B, S, H, A]``, cheapest first, and their costs."""
-    cost, order = torch.topk(cost, min(count, cost.shape[1]), largest=False)
-    order = order[:, :, None, None].expand(-1, -1, *candidates.shape[2:])
-    return candidates.gather(1, order), cost
+    problems, samples = cost.shape
+    cost, rows = torch.topk(cost, min(count, samples), largest=False)
+    if problems > 1:
+        rows = rows + torch.arange(0, problems * samples, samples, device=rows.device)[:, None]
+    chosen = candidates.flatten(0, 1).index_select(0, rows.view(-1))
+    return chosen.view(problems, -1, *candidates.shape[2:]), cost
 
 
 def cheaper(a: Tensor, a_cost: Tensor, b: Tensor, b_cost: Tensor) -> tuple[Tensor, Tensor]:

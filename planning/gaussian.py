@@ -141,8 +141,8 @@ class GaussianSearch(Search):
             if evaluate.invalid_costs:
                 check_finite(elite_cost[:, 0], iteration)
             weight = self._weights(elite_cost, evaluate.invalid_costs == 0)
-            tops.append(elites[:, 0])
-            costs.append(elite_cost[:, 0])
+            tops.append(elites.select(1, 0))
+            costs.append(elite_cost.select(1, 0))
             stds.append(std)
             if weight is not None:
                 weights.append(weight)
@@ -153,7 +153,7 @@ class GaussianSearch(Search):
                 new_std = torch.lerp(new_std, std, c.momentum_std) if c.momentum_std else new_std
                 std = new_std.maximum(floor)
             if keep := ceil(c.keep_elites * share):
-                kept = elites[:, :keep], elite_cost[:, :keep]
+                kept = elites.narrow(1, 0, keep), elite_cost.narrow(1, 0, keep)
 
         every_cost = torch.stack(costs, 1)
         best, best_cost = lowest(torch.stack(tops, 1), every_cost, 1)
@@ -197,15 +197,15 @@ class GaussianSearch(Search):
         if colour is not None:
             noise = torch.einsum("hk,bska->bsha", colour, noise)
         if with_mean:
-            noise[:, 0] = 0.0
-        return torch.addcmul(mean[:, None], std[:, None], noise, out=noise)
+            noise.select(1, 0).zero_()
+        return torch.addcmul(mean.unsqueeze(1), std.unsqueeze(1), noise, out=noise)
 
 
 def _moments(elites: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Weighted mean and standard deviation ``[B, H, A]`` of elites ``[B, K, H, A]``."""
+    """Weighted mean and standard deviation ``[B, H, A]`` of elites ``[B, K, H, A]``. (Products are
+    several times as fast as ``torch.std_mean`` over this dimension.)"""
     if weight is None:
-        std, mean = torch.std_mean(elites, dim=1, correction=0)
-        return mean, std
+        weight = elites.new_full(elites.shape[:2], 1 / elites.shape[1])
     flat, weight = elites.flatten(2), weight.unsqueeze(1)
     mean = torch.bmm(weight, flat)
     std = torch.bmm(weight, (flat - mean).square_()).sqrt_()
