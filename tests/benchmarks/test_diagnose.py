@@ -1,5 +1,7 @@
 """Diagnoses against worlds whose answer is known."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -89,6 +91,49 @@ def test_errors_of_a_perfect_and_of_a_drifting_imagination():
     assert np.allclose(shuffled, [4 * steps, 4 * steps])
     true, *_ = module._errors(Line(drift=0.5), window(3))
     assert np.allclose(true, 0.25)
+
+
+def test_what_was_trained_on_is_told_from_what_was_held_out():
+    """In the last of ten episodes, the one held out, the point goes a step farther than it is told
+    to: a model of the others errs there alone, by 1, 2 and 3 of the 4, 8 and 12 it has gone."""
+    data = Many()
+    found = module.diagnose(
+        Whole(), data, Env(), LatentCost(kind="l2"), held_out=0.1, horizon=3, seed=0
+    )
+    assert found.trained.value == pytest.approx(0, abs=1e-9)
+    assert [d.value for d in found.divergence] == pytest.approx([1 / 16] * 3, rel=1e-4)
+    assert found.actions.value == pytest.approx(1)  # all windows have the same actions
+    assert found.rank.value == pytest.approx(1)
+
+
+class Whole(Line):
+    """With all that a model's config must say."""
+
+    config = SimpleNamespace(
+        image_size=2,
+        action_block=1,
+        frame_gap=1,
+        proprio_dim=0,
+        encoder=SimpleNamespace(tubelet=1),
+    )
+
+
+class Many:
+    """Ten episodes of 9 frames, actions of 3."""
+
+    num_episodes = 10
+
+    def __init__(self):
+        self.offsets = 9 * np.arange(11)
+        paces = np.repeat([3] * 9 + [4], 9)
+        self.states = (paces * np.tile(np.arange(9), 10)).astype(float)[:, None]
+        self.actions = np.full((90, 1), 3, np.float32)
+
+    def arrays(self):
+        return {"state": self.states, "action": self.actions, "proprio": self.states}
+
+    def cache(self, size):
+        return SimpleNamespace(frames=frames(self.states[:, 0]), offsets=self.offsets)
 
 
 def test_bins_share_the_problems_by_distance():
