@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from tubelet.cli import plan as plan_verb
 from tubelet.cli.main import main
 from tubelet.core.errors import ConfigError, TubeletError
 from tubelet.vjepa import checkpoint
+from tubelet.vjepa.compiled import compile_rollouts
 
 QUICK = ["--train.loop.steps", "4", "--train.loop.save-every", "2", "--train.batch-size", "4"]
 ON_CPU = ["--device", "cpu", "--threads", "1"]
@@ -73,6 +75,22 @@ def test_from_nothing_to_a_leaderboard(runs, tmp_path, capsys):
     times = {path: path.stat().st_mtime_ns for path in (out / "results").glob("*.json")}
     assert main([*command, "--resume"]) == 0
     assert times == {path: path.stat().st_mtime_ns for path in (out / "results").glob("*.json")}
+
+
+def test_compiled_planning_is_the_same_planning(runs, tmp_path, monkeypatch):
+    compiled = partial(compile_rollouts, backend="aot_eager")  # traces, and generates no code
+    calls = []
+    monkeypatch.setattr(plan_verb, "compile_rollouts", lambda p: calls.append(p) or compiled(p))
+    model = ["--model", str(runs / "joint"), "--no-oracle", "--no-floors", "--kind", "far"]
+    found = []
+    for name, flags in {"plain": [], "compiled": ["--compile"]}.items():
+        out = tmp_path / name
+        assert main(["plan", *model, *PLAN, "--out", str(out), *flags]) == 0
+        (path,) = (out / "results").glob("*.json")
+        found.append(json.loads(path.read_text())["value"])
+    assert len(calls) == 1
+    plain, quick = (next(iter(value["distance"].values())) for value in found)
+    torch.testing.assert_close(torch.tensor(quick), torch.tensor(plain), rtol=0, atol=1e-3)
 
 
 def test_pretrain_and_train_say_what_matters(runs, tmp_path, capsys):
