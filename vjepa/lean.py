@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from functools import partial
 
@@ -10,6 +11,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from .blocks import Block
+
+_THRESHOLDS = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"}
 
 
 def thrift(
@@ -35,14 +38,14 @@ def keep_freed_memory() -> bool:
     """Have glibc keep large buffers that this process frees, for the next step to use again.
 
     By default every buffer above 32 MB goes back to the system when freed, and each of its pages
-    is cleared and mapped anew in the next step. Up to 2 GB now stay with the process. The variables
-    ``MALLOC_MMAP_THRESHOLD_`` and ``MALLOC_TRIM_THRESHOLD_`` do the same from outside.
+    is cleared and mapped anew in the next step. Up to 2 GB now stay with the process. Who has set
+    ``MALLOC_MMAP_THRESHOLD_`` or ``MALLOC_TRIM_THRESHOLD_`` in the environment keeps those.
 
     Returns:
-        whether there was such an allocator (Linux with glibc) that took both settings.
+        whether there was such an allocator (Linux with glibc), free to set, that took both settings.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is None:
+    if mallopt is None or _THRESHOLDS & set(os.environ):
         return False
     trim_threshold, mmap_threshold, most = -1, -3, 2**31 - 1  # names and signs of malloc.h
     return bool(mallopt(trim_threshold, most) and mallopt(mmap_threshold, most))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tubelet.vjepa import presets
-from tubelet.vjepa.lean import thrift
+from tubelet.vjepa.lean import keep_freed_memory, thrift
 from tubelet.vjepa.pretrain import build
 
 
@@ -64,3 +64,8 @@ print(kept, each[0], each[-1])
         pytest.skip("no glibc here")
     assert int(first) > 10_000
     assert int(last) < int(first) / 10
+
+
+def test_who_has_set_the_allocator_keeps_that(monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000000")
+    assert not keep_freed_memory()
