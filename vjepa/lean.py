@@ -42,7 +42,7 @@ def keep_freed_memory() -> bool:
     ``MALLOC_MMAP_THRESHOLD_`` or ``MALLOC_TRIM_THRESHOLD_`` in the environment keeps those.
 
     Returns:
-        whether there was such an allocator (Linux with glibc), free to set, that took both settings.
+        whether there was such an allocator (Linux, glibc), free to set, and it took both settings.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is None or _THRESHOLDS & set(os.environ):
