@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..vjepa import presets
 from ..vjepa.encoder import EncoderConfig
@@ -32,6 +32,19 @@ class Size:
     encoder: EncoderConfig = field(default_factory=end_to_end_encoder)
 
 
+_SMALL = Size(
+    episodes=600,
+    image_size=64,
+    first_steps=2400,
+    level_steps=3000,
+    seeds=2,
+    problems=300,
+    oracle_problems=200,
+    budget=0,
+    calls=(512, 1024, 2048),
+    oracle_calls=1600,
+)
+
 SIZES = {
     "debug": Size(
         episodes=4,
@@ -58,29 +71,13 @@ SIZES = {
         calls=(512,),
         oracle_calls=1600,
     ),
-    "small": Size(
-        episodes=600,
-        image_size=64,
-        first_steps=2400,
-        level_steps=3000,
-        seeds=2,
-        problems=300,
-        oracle_problems=200,
-        budget=0,
-        calls=(512, 1024, 2048),
-        oracle_calls=1600,
-    ),
-    "base": Size(
+    "small": _SMALL,
+    "base": replace(
+        _SMALL,
         episodes=6000,
         image_size=128,
         first_steps=24_000,
         level_steps=30_000,
-        seeds=2,
-        problems=300,
-        oracle_problems=200,
-        budget=0,
-        calls=(512, 1024, 2048),
-        oracle_calls=1600,
         encoder=EncoderConfig(width=384, depth=12, heads=6, patch=16),
     ),
 }

@@ -202,8 +202,7 @@ class GaussianSearch(Search):
 
 
 def _moments(elites: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Weighted mean and standard deviation ``[B, H, A]`` of elites ``[B, K, H, A]``. (Products are
-    several times as fast as ``torch.std_mean`` over this dimension.)"""
+    """Weighted mean and standard deviation ``[B, H, A]`` of elites ``[B, K, H, A]``."""
     if weight is None:
         weight = elites.new_full(elites.shape[:2], 1 / elites.shape[1])
     flat, weight = elites.flatten(2), weight.unsqueeze(1)

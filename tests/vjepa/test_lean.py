@@ -1,4 +1,7 @@
-"""Activation checkpointing: the same losses, gradients and keys, each block run twice."""
+"""Activation checkpointing: the same losses, gradients and keys, each block run twice.
+
+And memory that is kept when freed.
+"""
 
 import subprocess
 import sys
