@@ -9,13 +9,13 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
-from ..core.errors import DatasetError
+from ..core.errors import ConfigError, DatasetError
 from ..datasets.clip_config import ClipConfig
 from ..datasets.corpus import CorpusIndex, Verify, index_corpus
 from ..datasets.pack import PackConfig
 from .data_convert import Convert, convert
 
-Made = Literal["moving-shapes", "physics", "manipulation"]
+Made = Literal["moving-shapes", "physics", "manipulation", "bodies"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,19 +92,21 @@ class Bench:
 
 @dataclass(frozen=True, kw_only=True)
 class Make:
-    """Generate a corpus of H.264 videos whose every factor is known (factors.parquet). A killed run
-    goes on when started again, and a larger count adds to what is there."""
+    """Generate a corpus of H.264 videos whose every factor is known (factors.parquet), or skeletons
+    of simulated bodies. A killed run goes on when started again, and a larger count adds to what is
+    there."""
 
     kind: Positional[Made]
-    """Moving shapes over a texture; balls and boxes on ramps; a gripper that moves blocks."""
+    """Moving shapes over a texture; balls and boxes on ramps; a gripper that moves blocks; jointed
+    bodies that fall, hang, fly and march, as .skeleton files."""
     out: Positional[Path]
     """Folder of the corpus."""
     count: int = 1000
-    """Videos."""
+    """Videos, or sequences."""
     size: int = 64
-    """Height and width in pixels; even."""
+    """Height and width in pixels; even. Not of bodies, which are not drawn."""
     frames: int = 32
-    """Frames per video."""
+    """Frames of each."""
     fps: int = 16
     """Frames per second."""
     seed: int = 0
@@ -192,6 +194,8 @@ def _make(what: Make) -> int:
 
         shapes = MovingShapesConfig(**settings)  # pyright: ignore[reportArgumentType]
         factors = make_moving_shapes(what.out, shapes, processes=processes)
+    elif what.kind == "bodies":
+        return _make_bodies(what, processes)
     else:
         from ..envs.synthetic.manipulation import make_manipulation
         from ..envs.synthetic.physics import make_physics
@@ -201,6 +205,18 @@ def _make(what: Make) -> int:
         factors = make(what.out, SceneConfig(**settings), processes=processes)
     print(f"{len(factors.paths)} videos, factors: {', '.join(factors.classes)}")
     print(f"source: {what.out}")
+    return 0
+
+
+def _make_bodies(what: Make, processes: int | None) -> int:
+    from ..envs.synthetic.bodies import SCENES, BodiesConfig, make_bodies
+
+    if what.size != Make.size:
+        raise ConfigError(f"size = {what.size}: bodies are not drawn; leave it out")
+    config = BodiesConfig(count=what.count, frames=what.frames, fps=what.fps, seed=what.seed)
+    paths = make_bodies(what.out, config, processes=processes)
+    print(f"{len(paths)} sequences: {', '.join(SCENES)}")
+    print(f"train on them with: tubelet pretrain --preset sjepa-small --data {what.out}")
     return 0
 
 

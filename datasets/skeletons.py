@@ -1,4 +1,4 @@
-"""Skeletons of NTU RGB+D: its ``.skeleton`` files, and its splits.
+"""Skeletons of NTU RGB+D: its ``.skeleton`` files, read and written, and its splits.
 
 A file ``S001C002P003R001A013.skeleton`` (setup, camera, performer, repetition, action) holds the
 number of frames; for each frame the number of bodies; for each body a line of ten values that
@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from ..core.errors import ConfigError, DatasetError
+from ..core.io import atomic_write_text
 from .labelled import LabelledSet, collect
 
 JOINTS = (
@@ -143,6 +144,20 @@ def read_bodies(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         counts = sorted(shape[0] for shape in shapes)
         raise DatasetError(f"{path.name}: bodies with {counts} joints")
     return {body: np.stack(seen) for body, seen in bodies.items()}
+
+
+def write_skeleton(path: str | os.PathLike[str], body: np.ndarray) -> None:
+    """Write one body ``[T, J, 3]`` (right, ahead, up; metres, to a tenth of a millimetre) in the
+    layout that :func:`read_bodies` reads, atomically. What else the layout has of a joint is 0.
+
+    Raises DatasetError for a coordinate that is no number.
+    """
+    refuse_nan(body, Path(path).name)
+    lines = [str(len(body))]
+    for frame in np.stack([body[..., 0], body[..., 2], -body[..., 1]], axis=-1):
+        lines += ["1", "0" + " 0" * 9, str(len(frame))]
+        lines += [f"{x:.4f} {y:.4f} {z:.4f}" + " 0" * 9 for x, y, z in frame]
+    atomic_write_text(path, "\n".join(lines) + "\n")
 
 
 def main_body(bodies: dict[str, np.ndarray]) -> np.ndarray:

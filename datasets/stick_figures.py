@@ -208,7 +208,7 @@ MOTIONS: dict[str, tuple[Motion, float]] = {
 }
 """Name -> motion and its usual cycles per second; the order is that of the labels."""
 
-_LENGTHS = (0.25, 0.25, 0.2, 0.2, 0.3, 0.25, 0.2, 0.3, 0.25, 0.1, 0.45, 0.42, 0.1, 0.45, 0.42)
+USUAL_LENGTHS = (0.25, 0.25, 0.2, 0.2, 0.3, 0.25, 0.2, 0.3, 0.25, 0.1, 0.45, 0.42, 0.1, 0.45, 0.42)
 """Usual length in metres of each of :data:`BONES`."""
 
 
@@ -271,7 +271,7 @@ def _sequence(config: StickFigureConfig, number: int) -> np.ndarray:
     for name in _ANGLES[:-2]:
         wobble = np.sin(2 * np.pi * (draw.uniform(0.1, 0.5) * time + draw.uniform()))
         angles[name] = angles.get(name, 0.0) + config.sway * draw.standard_normal() * wobble
-    lengths = np.array(_LENGTHS) * draw.uniform(*config.bones, len(BONES))
+    lengths = np.array(USUAL_LENGTHS) * draw.uniform(*config.bones, len(BONES))
     x = pose(angles, lengths)
     heading = np.deg2rad(draw.uniform(-config.heading, config.heading))
     c, s = np.cos(heading), np.sin(heading)

@@ -65,7 +65,7 @@ def make_corpus(
         DatasetError: the folder holds videos of other settings.
     """
     folder = Path(folder)
-    _claim(folder, kind, settings, classes)
+    claim_folder(folder, kind, settings, classes)
     work = partial(_make_one, folder=str(folder), make_one=make_one)
     label = "draw videos" if progress else ""
     rows = parallel_map(work, range(count), processes=processes, description=label, fresh=fresh)
@@ -97,7 +97,7 @@ def load_factors(folder: str | Path) -> Factors:
     return Factors(paths=paths, columns=columns, classes=classes)
 
 
-def _claim(folder: Path, kind: str, settings: Mapping[str, Any], classes: Classes) -> None:
+def claim_folder(folder: Path, kind: str, settings: Mapping[str, Any], classes: Classes) -> None:
     """Say in ``dataset.json`` what the folder holds; refuse one that holds something else."""
     path = folder / "dataset.json"
     settings = json.loads(json.dumps(dict(settings)))
@@ -114,9 +114,9 @@ def _claim(folder: Path, kind: str, settings: Mapping[str, Any], classes: Classe
             if found.get(key) != value
         ]
         if differ:
-            raise DatasetError(f"{folder} holds other videos: {'; '.join(differ)}. Use another one")
+            raise DatasetError(f"{folder} holds others: {'; '.join(differ)}. Use another one")
     elif folder.exists() and any(folder.iterdir()):
-        raise DatasetError(f"{folder} is not empty and holds no generated videos: use another one")
+        raise DatasetError(f"{folder} is not empty and nothing in it was generated: use another")
     atomic_write_json(path, about)
 
 

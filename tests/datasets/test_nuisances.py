@@ -67,7 +67,7 @@ def test_the_corpus_says_what_they_are_and_the_scenes_stay(tmp_path):
     seen = frames[:, 24:, 24:].astype(float).mean((1, 2, 3))
     np.testing.assert_allclose(seen, [noise_level(7, 1, t) for t in range(5)], atol=25)
     other = MovingShapesConfig(**{**vars(config), "nuisances": Nuisances(tint=1)})
-    with pytest.raises(DatasetError, match="holds other videos"):
+    with pytest.raises(DatasetError, match="holds others"):
         make_moving_shapes(tmp_path / "a", other)
 
 

@@ -27,7 +27,7 @@ def test_bones_keep_their_lengths():
 
 
 def test_a_figure_at_rest_stands_upright():
-    lengths = np.array(figures._LENGTHS)
+    lengths = np.array(figures.USUAL_LENGTHS)
     x = pose({"lean": np.zeros(1)}, lengths)[0]
     at = dict(zip(figures.JOINTS, x, strict=True))
     assert at["left ankle"][2] == pytest.approx(0)
@@ -38,7 +38,7 @@ def test_a_figure_at_rest_stands_upright():
 
 
 def test_angles_bend_where_they_say():
-    lengths, quarter = np.array(figures._LENGTHS), np.array([np.pi / 2])
+    lengths, quarter = np.array(figures.USUAL_LENGTHS), np.array([np.pi / 2])
     at = lambda angles, joint: pose(angles, lengths)[0][figures.JOINTS.index(joint)]  # noqa: E731
     ahead = at({"right arm": quarter}, "right wrist") - at({"right arm": quarter}, "right shoulder")
     assert ahead == pytest.approx([0, 0.55, 0], abs=1e-9)

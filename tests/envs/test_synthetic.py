@@ -53,7 +53,7 @@ def test_several_processes_write_the_same_and_runs_go_on(tmp_path, make, kind):
         assert Path(one).read_bytes() == Path(other).read_bytes()
     with open_video(whole.paths[0]) as video:
         assert np.ptp(video.get_frames(range(16)).astype(int), axis=0).max() > 40  # it moves
-    with pytest.raises(DatasetError, match="holds other videos"):
+    with pytest.raises(DatasetError, match="holds others"):
         make(tmp_path / "a", SceneConfig(count=3, size=64, frames=16, seed=1), progress=False)
 
 
