@@ -13,11 +13,11 @@ FOLDERS := core datasets vjepa planning envs benchmarks cli
 export OMP_WAIT_POLICY := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help install demo demo-long test lint docs bench
+.PHONY: help install demo demo-long test test-mujoco lint docs bench
 .DELETE_ON_ERROR:
 
 help:
-	@echo "targets: install demo demo-long test lint docs bench"
+	@echo "targets: install demo demo-long test test-mujoco lint docs bench"
 
 install: $(INSTALLED)
 
@@ -29,6 +29,10 @@ demo-long: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+# The environments' tests with another MuJoCo, by default the oldest that is supported.
+test-mujoco: $(INSTALLED)
+	@sh scripts/test_mujoco.sh $(BIN)/python $(or $(MUJOCO),3.3.0)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
