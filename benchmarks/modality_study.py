@@ -2,10 +2,11 @@
 
     python -m tubelet.benchmarks.modality_study --preset small --out runs/modalities
 
-Encoders train without labels on generated solids and stick figures, with several seeds. A linear
-probe (logistic regression on the mean and the largest of the tokens) reads the class from samples
-that no encoder saw; beside it from the same encoder before training, and from hand-made features.
-A seed names weights, batches and the probe's split alike, so that differences are paired. Arms:
+Encoders train without labels on generated solids, stick figures and simulated bodies, with several
+seeds. A linear probe (logistic regression on the mean and the largest of the tokens) reads the
+class from samples that no encoder saw; beside it from the same encoder before training, and from
+hand-made features. A seed names weights, batches and the probe's split alike, so that differences
+are paired. Arms:
 
 - ``jepa``: the preset.
 - ``copied``: the moving average is the encoder itself after every step (momentum 0).
@@ -30,6 +31,7 @@ from ..core.io import atomic_write_text
 from ..datasets.labelled import LabelledSet
 from ..datasets.points import PrimitivesConfig, generate_points
 from ..datasets.stick_figures import StickFigureConfig, generate_skeletons
+from ..envs.synthetic.bodies import BodiesConfig, simulate_bodies
 from ..vjepa.diagnostics import channel_std, collapse_verdict, rankme
 from ..vjepa.modalities.model import TokenModel, TokenTrainConfig, build
 from ..vjepa.modalities.presets import preset
@@ -45,7 +47,8 @@ from .study import scored
 from .video_probes import ProbeConfig, linear_probe, split_clips
 
 Arm = Literal["jepa", "copied", "shared"]
-SYSTEMS = ("pointjepa", "sjepa")
+SYSTEMS = {"pointjepa": "pointjepa", "sjepa": "sjepa", "bodies": "sjepa"}
+"""Name -> family of presets; ``bodies`` is S-JEPA on bodies that MuJoCo moves."""
 SOLIDS: dict[str, Any] = {"rotate": "upright", "keep": (0.6, 1.0), "noise": 0.04}
 FIGURES: dict[str, Any] = {
     "heading": 180.0,
@@ -54,6 +57,7 @@ FIGURES: dict[str, Any] = {
     "amplitude": (0.3, 1.3),
     "tempo": (0.5, 1.5),
 }
+BODIES: dict[str, Any] = {"heading": 180.0, "noise": 0.05}
 """How the generated data differ from their defaults: with those, a probe of an untrained encoder
 makes no mistakes on figures, and there is nothing to gain."""
 _PROBE_SEED = 1_000_000
@@ -67,7 +71,7 @@ class ModalityStudyConfig:
     """Size of models and data: seconds, or minutes for each run."""
     out: str = "runs/modalities"
     """Folder of everything."""
-    systems: tuple[str, ...] = SYSTEMS
+    systems: tuple[str, ...] = tuple(SYSTEMS)
     """Which systems."""
     arms: tuple[Arm, ...] = ("jepa", "copied", "shared")
     """Which arms."""
@@ -91,7 +95,7 @@ class ModalityStudyConfig:
         for key, bound in least.items():
             if getattr(self, key) < bound:
                 raise ConfigError(f"{key} = {getattr(self, key)}: must be at least {bound}")
-        for key, known in {"systems": SYSTEMS, "arms": ("jepa", "copied", "shared")}.items():
+        for key, known in {"systems": tuple(SYSTEMS), "arms": ("jepa", "copied", "shared")}.items():
             unknown = set(getattr(self, key)) - set(known)
             if unknown or not getattr(self, key):
                 raise ConfigError(f"{key} = {getattr(self, key)}: name some of {', '.join(known)}")
@@ -134,16 +138,18 @@ class _Data:
         if name not in self._sets:
             count = getattr(self.config, name)
             seed = self.config.data_seed + (_PROBE_SEED if name == "probes" else 0)
-            model = preset(f"{self.system}-{self.config.preset}")
+            model = preset(_preset_name(self.config, self.system))
             if model.points is not None:
                 points = model.points.points
                 solids = PrimitivesConfig(count=count, points=points, seed=seed, **SOLIDS)
                 made = generate_points(solids)
             else:
                 assert model.skeletons is not None
-                frames = model.skeletons.frames
-                figures = StickFigureConfig(count=count, frames=frames, seed=seed, **FIGURES)
-                made = generate_skeletons(figures)
+                shape = {"count": count, "frames": model.skeletons.frames, "seed": seed}
+                if self.system == "bodies":
+                    made = simulate_bodies(BodiesConfig(**shape, **BODIES))
+                else:
+                    made = generate_skeletons(StickFigureConfig(**shape, **FIGURES))
             self._sets[name] = made
         return self._sets[name]
 
@@ -176,7 +182,7 @@ def _judged(
     config: ModalityStudyConfig, data: _Data, system: str, arm: Arm, seed: int
 ) -> dict[str, Any]:
     """Train one arm, and probe its encoder and what it began as."""
-    train = arm_config(preset(f"{system}-{config.preset}"), arm)
+    train = arm_config(preset(_preset_name(config, system)), arm)
     steps = _steps(config, system, arm)
     train = replace(train, seed=seed, loop=replace(train.loop, steps=steps))
     run = TokenRunConfig(
@@ -257,8 +263,12 @@ def _accuracy(x: np.ndarray, probes: LabelledSet, seed: int) -> float:
     return linear_probe(x[:, None], {"class": probes.labels}, split, ProbeConfig())["class"]
 
 
+def _preset_name(config: ModalityStudyConfig, system: str) -> str:
+    return f"{SYSTEMS[system]}-{config.preset}"
+
+
 def _steps(config: ModalityStudyConfig, system: str, arm: Arm) -> int:
-    steps = config.steps or preset(f"{system}-{config.preset}").loop.steps
+    steps = config.steps or preset(_preset_name(config, system)).loop.steps
     return steps if arm == "jepa" else config.collapse_steps or steps
 
 

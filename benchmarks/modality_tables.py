@@ -16,6 +16,7 @@ from .results import Table
 TITLES = {
     "pointjepa": "Point-JEPA on generated solids",
     "sjepa": "S-JEPA on generated stick figures",
+    "bodies": "S-JEPA on bodies that MuJoCo moves",
 }
 ARM_NAMES = {
     "jepa": "as published, smaller",

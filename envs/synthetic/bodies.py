@@ -18,6 +18,7 @@ import numpy as np
 
 from ...core.errors import ConfigError
 from ...core.rng import numpy_generator
+from ...datasets.labelled import LabelledSet
 from ...datasets.parallel import parallel_map
 from ...datasets.skeletons import write_skeleton
 from ...datasets.stick_figures import BONES, JOINTS, USUAL_LENGTHS
@@ -111,6 +112,19 @@ def make_bodies(
     make = partial(_write_one, folder=folder, config=config)
     numbers = range(config.count)
     return list(parallel_map(make, numbers, processes=processes, description=label))
+
+
+def simulate_bodies(config: BodiesConfig) -> LabelledSet:
+    """All sequences in memory, float32 ``[count, T, 16, 3]``; the pelvis of the first frame is at
+    the origin, as in files that are read."""
+    names, made = zip(*(simulate_body(config, n) for n in range(config.count)), strict=True)
+    samples = np.stack(made)
+    return LabelledSet(
+        samples=samples - samples[:, :1, :1],
+        labels=np.array([list(SCENES).index(name) for name in names]),
+        classes=tuple(SCENES),
+        names=tuple(f"sequence {number}" for number in range(config.count)),
+    )
 
 
 def simulate_body(config: BodiesConfig, number: int) -> tuple[str, np.ndarray]:

@@ -132,6 +132,8 @@ def test_the_study_runs_goes_on_and_refuses_other_settings(tmp_path):
     tables = run_modality_study(config)
     assert list(tables) == ["sjepa"]
     assert len(tables["sjepa"].rows) == 4
+    bodies = replace(config, systems=("bodies",), arms=("jepa",), out=str(tmp_path / "bodies"))
+    assert len(run_modality_study(bodies)["bodies"].rows) == 3
     scores = sorted((tmp_path / "scores").glob("*.json"))
     assert len(scores) == 4
     stored = json.loads(scores[0].read_text())

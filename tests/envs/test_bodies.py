@@ -16,6 +16,7 @@ from tubelet.envs.synthetic.bodies import (
     Scene,
     make_bodies,
     simulate,
+    simulate_bodies,
     simulate_body,
 )
 from tubelet.vjepa.modalities.recipe import pretrain_tokens, run_preset
@@ -85,6 +86,11 @@ def test_files_read_as_public_skeletons_do_and_hold_builds_out(tmp_path):
     config = BodiesConfig(count=27, frames=8)
     make_bodies(tmp_path / "b", config, processes=1, progress=False)
     train = read_skeletons(tmp_path / "b", split="xsub-train", frames=8)
+    every = read_skeletons(tmp_path / "b", frames=8)
+    memory = simulate_bodies(config)
+    order = np.lexsort((every.labels, every.groups["performer"]))
+    assert np.array_equal(every.labels[order], memory.labels)
+    np.testing.assert_allclose(every.samples[order], memory.samples, atol=2e-4)
     held = read_skeletons(tmp_path / "b", split="xsub-test", frames=8)
     assert set(train.groups["performer"]) == {1, 2}
     assert set(held.groups["performer"]) == {3}
