@@ -25,6 +25,21 @@ def training_data(run: str | os.PathLike[str]) -> TrajectorySet | None:
         return None
 
 
+def trained_env(run: str | os.PathLike[str]) -> str:
+    """The environment whose trajectories a model was trained on.
+
+    Raises:
+        ConfigError: they are gone, or do not say.
+    """
+    data = training_data(run)
+    if data is None or "env" not in data.metadata:
+        raise ConfigError(
+            f"{run}: its trajectories are gone or do not say of which environment they are; name "
+            "it (--env tubelet/Reacher-v0, say)"
+        )
+    return data.metadata["env"]
+
+
 def differing(run: str | os.PathLike[str], model: WorldModel, env_id: str) -> dict[str, Any]:
     """What is not as in training: field to (the model's, the environment's).
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from ..benchmarks import suite
-from ..benchmarks.origin import check_origin
+from ..benchmarks.origin import check_origin, trained_env
 from ..benchmarks.reachable import report, unreachable_goals
 from ..benchmarks.tables import leaderboard, print_leaderboard
 from ..core.config import load_config
@@ -60,8 +60,8 @@ class Config:
 
     model: tuple[str, ...] = ()
     """Run folders of trained world models; their folder names label the rows."""
-    env: str = "tubelet/Reacher-v0"
-    """Environment id."""
+    env: str = ""
+    """Environment id; empty: the one whose trajectories the first model was trained on."""
     kind: Literal["far", "near", "both"] = "far"
     """Goals anywhere in the workspace, or at most near_steps away."""
     episodes: int = 100
@@ -187,6 +187,7 @@ def run(config: Config) -> int:
     if not models or len(models) < len(config.model):
         raise ConfigError(f"model = {config.model}: name run folders of different names")
     loaded = {name: load_world_model(path, device=device) for name, path in models.items()}
+    config = replace(config, env=config.env or trained_env(config.model[0]))
     first = next(iter(loaded.values()))
     sizes = {name: model.config.image_size for name, model in loaded.items()}
     if len(set(sizes.values())) > 1:

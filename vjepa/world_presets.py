@@ -24,6 +24,7 @@ from ..core.config import did_you_mean
 from ..core.errors import ConfigError
 from .action_config import vjepa2_ac as vjepa2_ac_predictor
 from .action_predictor import ActionPredictorConfig
+from .debug_presets import DEBUG_MODELS
 from .dynamics import DynamicsConfig
 from .encoder import EncoderConfig
 from .engine import LoopConfig
@@ -222,24 +223,6 @@ def lewm_z(encoder: EncoderConfig) -> DynamicsConfig:
     return replace(base, model=replace(base.model, futures=FuturesConfig(count=8)))
 
 
-def z_debug(encoder: EncoderConfig) -> DynamicsConfig:
-    """As lewm_z in seconds on a CPU: to see that everything runs."""
-    return DynamicsConfig(
-        model=WorldModelConfig(
-            encoder=encoder,
-            latent="vector",
-            latent_dim=16,
-            head_width=32,
-            predictor=ActionPredictorConfig(width=32, depth=1, heads=2),
-            futures=FuturesConfig(count=3, width=16),
-        ),
-        horizon=2,
-        sigreg_slices=32,
-        batch_size=8,
-        loop=LoopConfig(steps=20, log_every=1, report_every=10, save_every=10),
-    )
-
-
 def jedi(encoder: EncoderConfig) -> DynamicsConfig:
     """JeDi-JEPA as a world model: :func:`end_to_end` with discriminative feedback on its one-step
     predictions. A reading of a press text; see :mod:`.objectives.feedback`."""
@@ -276,8 +259,8 @@ WORLD_MODELS: dict[str, Callable[[EncoderConfig], DynamicsConfig]] = {
     "jedi": jedi,
     "amortised": amortised,
     "lewm_z": lewm_z,
-    "z_debug": z_debug,
     "hjepa": hjepa,
+    **DEBUG_MODELS,
 }
 
 

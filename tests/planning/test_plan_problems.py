@@ -6,8 +6,9 @@ import shutil
 import pytest
 
 from tubelet.benchmarks.episodes import EpisodeSet
-from tubelet.benchmarks.origin import differing, training_data
+from tubelet.benchmarks.origin import differing, trained_env, training_data
 from tubelet.cli.main import main
+from tubelet.core.errors import ConfigError
 from tubelet.vjepa.recipes import load_world_model
 
 ON_CPU = ["--device", "cpu", "--threads", "1"]
@@ -59,6 +60,9 @@ def test_without_the_data_widths_are_compared(model, tmp_path):
     text = (alone / "config.toml").read_text()
     (alone / "config.toml").write_text(text.replace(str(model.parent / "data"), "/gone"))
     assert training_data(alone) is None
+    with pytest.raises(ConfigError, match="name it"):
+        trained_env(alone)
+    assert trained_env(model) == REACHER
     world = load_world_model(alone)
     assert differing(alone, world, REACHER) == {}
     assert differing(alone, world, "tubelet/PointMaze-v0") == {}  # as wide, and nothing else known

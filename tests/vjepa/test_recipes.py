@@ -16,6 +16,7 @@ from tubelet.datasets.corpus import index_corpus
 from tubelet.datasets.trajectories import TrajectorySet, TrajectoryWriter
 from tubelet.datasets.video_writer import write_video
 from tubelet.vjepa import presets
+from tubelet.vjepa.debug_presets import DEBUG_MODELS
 from tubelet.vjepa.device import prepare
 from tubelet.vjepa.engine import LoopConfig
 from tubelet.vjepa.formats.checkpoint import Checkpoint
@@ -323,7 +324,7 @@ def test_world_models_can_know_proprioception(name, data, encoder_run, tmp_path)
         train_on_trajectories(replace(config, out=str(tmp_path / "x"), train=wide))
 
 
-@pytest.mark.parametrize("name", ["vjepa_vector", "end_to_end"])
+@pytest.mark.parametrize("name", ["vjepa_vector", "end_to_end", *DEBUG_MODELS])
 def test_world_model_training_resumes_to_the_same_bits(
     name, data, encoder_run, tmp_path, monkeypatch
 ):
