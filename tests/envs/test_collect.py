@@ -40,9 +40,10 @@ def alone(tmp_path_factory):
     return root
 
 
-def test_workers_do_not_change_a_byte(alone, tmp_path):
-    collect(config(tmp_path / "pair", episodes=20, workers=2))
-    assert files(tmp_path / "pair") == files(alone)
+@pytest.mark.parametrize("workers", [2, 4])
+def test_workers_do_not_change_a_byte(alone, tmp_path, workers):
+    collect(config(tmp_path / "many", episodes=20, workers=workers))
+    assert files(tmp_path / "many") == files(alone)
 
 
 def test_killed_and_started_again_gives_the_same_files(alone, tmp_path):
