@@ -47,10 +47,10 @@ def test_set_state_restores_every_bit(env):
 
 
 def test_replaying_stored_actions_gives_identical_states_and_frames(env):
-    """Also through contacts and joint limits: 60 steps of full force reach both."""
+    """Also through contacts and joint limits: 100 steps of full force reach both."""
     env.reset(seed=2)
     play(env, actions(env, 5))
-    state, commands = env.get_state(), np.sign(actions(env, 60))
+    state, commands = env.get_state(), np.sign(actions(env, 100))
     first, frame = play(env, commands), env.render()
     other = envs.make(next(i for i in IDS if type(envs.make(i)) is type(env)))
     other.reset(seed=9)
