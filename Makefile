@@ -2,9 +2,10 @@
 # make test    set everything up and run the tests
 #
 # Every target makes .venv first. Variables: PYTHON=python3.12 picks the interpreter, PIP_FLAGS="…"
-# goes to pip, PYTEST_FLAGS="…" to pytest.
+# goes to pip, PYTEST_FLAGS="…" to pytest in place of its own.
 
 BIN := .venv/bin
+PYTEST_FLAGS ?= -n auto --maxprocesses 4 --dist loadfile
 INSTALLED := .venv/.installed
 DOCS_INSTALLED := .venv/.installed-docs
 FOLDERS := core datasets vjepa planning envs benchmarks cli
@@ -28,7 +29,7 @@ demo-long: $(INSTALLED)
 	$(BIN)/tubelet demo --preset long
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_FLAGS)
 
 # The environments' tests with another MuJoCo, by default the oldest that is supported.
 test-mujoco: $(INSTALLED)

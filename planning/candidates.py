@@ -53,6 +53,7 @@ class Evaluator:
     Args:
         dynamics, context, goal, cost: what to minimise.
         budget: of the search. chunk: most candidates per rollout call, all problems together.
+        effort: ``[A]``, weights of squared actions that are added to the cost (their mean), or None.
         share: of the budget that may be used (changed by searches of several stages).
 
     Attributes:
@@ -69,7 +70,9 @@ class Evaluator:
         *,
         budget: Budget,
         chunk: int | None = None,
+        effort: Tensor | None = None,
     ):
+        self.effort = effort if effort is None else effort.to(goal.tokens.device)
         self.dynamics, self.context, self.goal, self.cost = dynamics, context, goal, cost
         self.budget, self.chunk, self.share = budget, chunk, 1.0
         self.invalid_costs = 0
@@ -167,6 +170,8 @@ class Evaluator:
                 f"{tuple(candidates.shape[:2])}"
             )
         cost = cost.float()
+        if self.effort is not None:
+            cost = cost + (self.effort * candidates.square()).mean((2, 3))
         self.timed("cost", now)
         return (cost,)
 

@@ -51,6 +51,10 @@ class SearchConfig:
     max_seconds: float | None = None
     """Budget of wall-clock seconds per plan, all problems together; None for no limit. What was
     found until then is returned, so plans depend on the machine's speed."""
+    effort: float = 0.0
+    """Weight of the mean squared action, in half-widths of the box, beside the cost. Of plans that
+    end about as near it prefers the quieter one, and a search that is held back from large actions
+    finds fewer of the model's errors."""
     propose: tuple[int, ...] = ()
     """Numbers of model steps for which the model's own head is asked for actions (a model trained
     with one): the search begins at the cheapest of these and the warm start. Empty: at the latter.
@@ -81,6 +85,9 @@ class SearchConfig:
             "None": self.max_model_calls is None or self.max_model_calls >= least,
             f"max_seconds = {self.max_seconds}: must be above 0 and finite, or None": (
                 self.max_seconds is None or 0 < self.max_seconds < float("inf")
+            ),
+            f"effort = {self.effort}: must be 0 or more, and finite": (
+                0 <= self.effort < float("inf")
             ),
             f"propose = {self.propose}: numbers of steps, each 1 or more": (
                 all(steps >= 1 for steps in self.propose)
@@ -197,7 +204,10 @@ class Search:
             clock=self.clock,
         )
         chunk = _chunk(c, dynamics, gradient=self.differentiates)
-        return Evaluator(dynamics, context, goal, self.cost, budget=budget, chunk=chunk)
+        effort = c.effort / self.bounds.half_range.square() if c.effort else None
+        return Evaluator(
+            dynamics, context, goal, self.cost, budget=budget, chunk=chunk, effort=effort
+        )
 
 
 def _chunk(config: SearchConfig, dynamics: LatentDynamics, *, gradient: bool) -> int | None:

@@ -6,6 +6,7 @@ actions that only pay together.
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -90,6 +91,27 @@ def test_quadratic_with_active_bounds(linear, problem, generators, name):
     assert sum((one.active_mask != 0).sum() for one in solved) >= 4
     optimum = torch.tensor([2 * one.cost / (horizon * 6) for one in solved]).float()
     left, plan = regret(dynamics, config, context, goal, optimum, generators, SUM)
+    assert left.abs().max() < 1e-3
+    best = torch.tensor(np.stack([one.x for one in solved])).float()
+    assert (plan.actions.flatten(1) - best).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("name", configs(1))
+def test_effort_in_the_search_is_effort_in_the_model(linear, problem, generators, name):
+    """The optimum with bounds, of a cost that the search adds and the latents do not tell."""
+    horizon, weight, half = 4, 0.5, 0.3
+    known, blind = linear(effort=weight), linear(effort=0.0)
+    context, goal, starts, goals = problem(blind, 2)
+    matrices = [known.least_squares(starts[b], goals[b], horizon) for b in range(2)]
+    solved = [lsq_linear(*one, (-half, half), tol=1e-12) for one in matrices]
+    optimum = torch.tensor([2 * one.cost / (horizon * 6) for one in solved]).float()
+    curvature = 2 * np.linalg.norm(matrices[0][0], 2) ** 2
+    lr = float(horizon * 6 / curvature / half**2)
+    box = {"low": (-half,), "high": (half,)}
+    config = configs(horizon, lr=lr, temperature=0.2, **box)[name]
+    # latents are 6 numbers wide, actions 2
+    config = replace(config, effort=weight * half**2 * 2 / 6)
+    left, plan = regret(blind, config, context, goal, optimum, generators, SUM)
     assert left.abs().max() < 1e-3
     best = torch.tensor(np.stack([one.x for one in solved])).float()
     assert (plan.actions.flatten(1) - best).abs().max() < 0.05
