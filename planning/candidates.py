@@ -53,7 +53,7 @@ class Evaluator:
     Args:
         dynamics, context, goal, cost: what to minimise.
         budget: of the search. chunk: most candidates per rollout call, all problems together.
-        effort: ``[A]``, weights of squared actions that are added to the cost (their mean), or None.
+        effort: ``[A]``, weights of squared actions, whose mean is added to the cost; or None.
         share: of the budget that may be used (changed by searches of several stages).
 
     Attributes:
