@@ -22,7 +22,6 @@ from ..datasets.corpus import index_corpus
 from ..datasets.trajectories import TrajectorySet
 from ..envs import make
 from ..envs.collect import collect
-from ..planning import MPCAgent, make_planner
 from ..vjepa.corpus_facts import pixel_stats
 from ..vjepa.device import prepare
 from ..vjepa.pretrain_recipe import pretrain_encoder
@@ -151,16 +150,14 @@ def _diagnose(cell: Cell, plan: Suite, entry: EnvEntry) -> None:
 def _plan(cell: Cell, plan: Suite, entry: EnvEntry) -> list[suite.Method]:
     device = prepare(cell.device, cell.threads)
     model = load_world_model(cell.run("train"), device=device)
-    mpc = replace(entry.mpc, action_block=model.config.action_block)
-    width = model.action_dim // (mpc.action_block if mpc.hold else 1)
-    planner = make_planner(plan.planners[cell.planner], width, entry.cost)
     return [
-        suite.Method(
-            name=f"{cell.model}, {cell.planner}",
-            agent=suite.StoredPixels(MPCAgent(model, planner, mpc)),
+        suite.model_method(
+            f"{cell.model}, {cell.planner}",
+            model,
             seed=cell.seed,
-            context_frames=model.config.encoder.tubelet,
-            context_stride=model.config.frame_gap,
+            search=plan.planners[cell.planner],
+            mpc=entry.mpc,
+            cost=entry.cost,
         )
     ]
 
@@ -173,9 +170,8 @@ def _oracle(cell: Cell, plan: Suite, entry: EnvEntry) -> list[suite.Method]:
     dynamics = SimulatorDynamics(env, action_block=entry.action_block, threads=cell.threads or 2)
     add_levels(dynamics, max((m.lengths for m in plan.models.values()), default=()))
     mpc = replace(entry.mpc, action_block=entry.action_block)
-    width = dynamics.action_dim // (mpc.action_block if mpc.hold else 1)
-    planner = make_planner(plan.planners[cell.planner], width, entry.cost)
-    agent = MPCAgent(dynamics, planner, mpc)
+    search = plan.planners[cell.planner]
+    agent = suite.planning_agent(dynamics, search=search, mpc=mpc, cost=entry.cost)
     name = f"simulator oracle, {cell.planner}"
     return [suite.Method(name=name, agent=agent, role="ceiling", privileged=True)]
 

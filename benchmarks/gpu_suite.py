@@ -11,7 +11,6 @@ steps. Writes ``<out>/gpu_suite.json`` with the hardware named; copy it to ``ben
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,17 +23,17 @@ from ..core.errors import ConfigError, TubeletError
 from ..core.io import atomic_write_json
 from ..core.machine import facts
 from ..core.rng import numpy_generator, torch_generator
-from ..planning import MPCAgent, SearchConfig, make_planner
+from ..planning import SearchConfig
 from ..vjepa.action_predictor import ActionPredictor
 from ..vjepa.device import prepare
 from ..vjepa.train_recipe import load_world_model
 from ..vjepa.world_model import WorldModel
-from .executors import ClusterConfig, starter
-from .goal_reaching import GoalReachingResult
-from .grid import EnvEntry, Suite, keep_suite, load_suite, suite_jobs
-from .jobs import run_jobs
+from . import suite as protocol
+from .cell import Cell
+from .grid import EnvEntry, Suite, load_suite
 from .results import load_results
-from .stats import wilson_interval
+from .run_report import boards
+from .run_suite import run_suite
 from .timing import device_seconds
 
 
@@ -66,18 +65,14 @@ def run(config: Config) -> dict[str, Any]:
     Raises TubeletError if a job of the suite failed; the same command goes on.
     """
     out, suite = Path(config.out), load_suite(config.suite)
-    threads = os.cpu_count() or 1
-    copy = keep_suite(config.suite, out)
-    jobs = suite_jobs(suite, copy, out, device=config.device, threads=threads)
-    start = starter("local", ClusterConfig(), out, threads=threads)
-    outcome = run_jobs(jobs, out, start=start, workers=1)
+    outcome = run_suite(config.suite, out, device=config.device)
     if outcome.failed:
         raise TubeletError("; ".join(f"{name}: {why}" for name, why in outcome.failed.items()))
     device = prepare(config.device, 0)
     report = {
         "machine": facts(),
         "suite": config.suite,
-        "success": _success(out),
+        "leaderboards": [board.to_json() for board in boards(load_results(out))],
         "training_seconds": _training_seconds(out),
         "planning": [
             _timed(config, suite, out, env, model, seed, device)
@@ -90,22 +85,6 @@ def run(config: Config) -> dict[str, Any]:
     return report
 
 
-def _success(out: Path) -> list[dict[str, Any]]:
-    """Every row of every leaderboard: success at the end and at any time, Wilson's interval."""
-    rows = []
-    for stored in load_results(out):
-        value = stored.value
-        if not isinstance(value, GoalReachingResult):
-            continue
-        row: dict[str, Any] = {key: getattr(value, key) for key in ("env_id", "kind", "name")}
-        row |= {"seed": value.seed, "n": len(value)}
-        for name, hits in {"end": value.at_end, "any": value.at_any}.items():
-            share = wilson_interval(int(hits.sum()), len(hits))
-            row[name] = [share.value, share.low, share.high]
-        rows.append(row)
-    return rows
-
-
 def _training_seconds(out: Path) -> dict[str, float]:
     """Seconds by the clock of each job that trains."""
     done = sorted((out / "done").glob("*train.*.json"))
@@ -115,7 +94,8 @@ def _training_seconds(out: Path) -> dict[str, float]:
 def _timed(
     config: Config, suite: Suite, out: Path, env: str, name: str, seed: int, device: str
 ) -> dict[str, Any]:
-    model = load_world_model(out / "train" / env / name / str(seed), device=device)
+    cell = Cell(suite=config.suite, out=str(out), do="plan", env=env, model=name, seed=seed)
+    model = load_world_model(cell.run("train"), device=device)
     row: dict[str, Any] = {"env": env, "model": name, "seed": seed, "seconds_per_action": {}}
     for planner, search in suite.planners.items():
         row["seconds_per_action"][planner] = {
@@ -139,8 +119,7 @@ def _action_seconds(
 ) -> float:
     """Seconds of an environment action of one problem, ``count`` planned for at once."""
     mpc = replace(entry.mpc, action_block=model.config.action_block)
-    width = model.action_dim // (mpc.action_block if mpc.hold else 1)
-    agent = MPCAgent(model, make_planner(search, width, entry.cost), mpc)
+    agent = protocol.planning_agent(model, search=search, mpc=mpc, cost=entry.cost)
     pixels = _pixels(model, count)
     agent.reset({"pixels": pixels[:, 0]})
     seconds = device_seconds(lambda: agent.act({"pixels": pixels}), device, config.repeats)

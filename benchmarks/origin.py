@@ -35,7 +35,7 @@ def trained_env(run: str | os.PathLike[str]) -> str:
     if data is None or "env" not in data.metadata:
         raise ConfigError(
             f"{run}: its trajectories are gone or do not say of which environment they are; name "
-            "it (--env tubelet/Reacher-v0, say)"
+            "it where the command has --env (tubelet/Reacher-v0, say)"
         )
     return data.metadata["env"]
 

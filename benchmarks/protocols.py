@@ -24,7 +24,7 @@ from . import suite
 from .episodes import EpisodeSet, draw_far, draw_offsets
 from .floors import coloured_random
 from .goal_reaching import GoalReachingResult
-from .origin import check_origin, training_data
+from .origin import check_origin, trained_env, training_data
 from .results import Table, save_result
 from .stats import wilson_interval
 from .tables import percent
@@ -133,10 +133,7 @@ def play(
         ConfigError: the run's data is gone or is not of one environment.
     """
     model = load_world_model(run, device=prepare(device, threads))
-    data = training_data(run)
-    if data is None or "env" not in data.metadata:
-        raise ConfigError(f"{run}: its training data is gone, or was not made by tubelet collect")
-    env_id = data.metadata["env"]
+    env_id = trained_env(run)
     check_origin(run, model, env_id)
     one_plan = preset.search.horizon * model.config.action_block
     rows, found = [], []

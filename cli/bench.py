@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from ..benchmarks.executors import ClusterConfig, Executor, starter
-from ..benchmarks.grid import built_in, keep_suite, load_suite, suite_jobs
-from ..benchmarks.jobs import run_jobs
+from ..benchmarks.executors import ClusterConfig, Executor
+from ..benchmarks.grid import built_in, load_suite, suite_jobs
+from ..benchmarks.run_suite import run_suite
 from ..benchmarks.tables import print_leaderboard
 from ..benchmarks.tidy import write_tidy
 from ..core.errors import ConfigError
@@ -53,19 +52,21 @@ class Config:
 def run(config: Config) -> int:
     """Run what is missing; 1 if a job failed."""
     out = Path(config.out)
-    suite = load_suite(config.suite)
     if config.list:
         print(f"built-in suites: {', '.join(built_in())}")
+        suite = load_suite(config.suite)
         for job in suite_jobs(suite, config.suite, out, device=config.device, threads=0):
             print(f"{job.name}{' after ' + ', '.join(job.needs) if job.needs else ''}")
         return 0
-    copy = keep_suite(config.suite, out)
-    threads = config.threads
-    if not threads and config.executor == "local":
-        threads = max(1, (os.cpu_count() or 1) // config.workers)
-    jobs = suite_jobs(suite, copy, out, device=config.device, threads=threads)
-    start = starter(config.executor, config.cluster, out, threads=threads)
-    outcome = run_jobs(jobs, out, start=start, workers=config.workers)
+    outcome = run_suite(
+        config.suite,
+        out,
+        device=config.device,
+        workers=config.workers,
+        threads=config.threads,
+        executor=config.executor,
+        cluster=config.cluster,
+    )
     _report(out)
     for name, why in outcome.failed.items():
         print(f"failed: {name}: {why}")

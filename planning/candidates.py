@@ -72,9 +72,8 @@ class Evaluator:
         chunk: int | None = None,
         effort: Tensor | None = None,
     ):
-        self.effort = effort if effort is None else effort.to(goal.tokens.device)
         self.dynamics, self.context, self.goal, self.cost = dynamics, context, goal, cost
-        self.budget, self.chunk, self.share = budget, chunk, 1.0
+        self.budget, self.chunk, self.effort, self.share = budget, chunk, effort, 1.0
         self.invalid_costs = 0
         self.seconds = {"rollout": 0.0, "cost": 0.0, "gradient": 0.0, "sampling": 0.0}
         self._accelerator = goal.tokens.device.type == "cuda"

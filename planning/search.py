@@ -204,7 +204,9 @@ class Search:
             clock=self.clock,
         )
         chunk = _chunk(c, dynamics, gradient=self.differentiates)
-        effort = c.effort / self.bounds.half_range.square() if c.effort else None
+        effort = None
+        if c.effort:
+            effort = (c.effort / self.bounds.half_range.square()).to(goal.tokens.device)
         return Evaluator(
             dynamics, context, goal, self.cost, budget=budget, chunk=chunk, effort=effort
         )

@@ -24,21 +24,19 @@ from typing import Any
 
 import numpy as np
 
-from ...core.config import load_config
 from ...core.errors import ConfigError, DatasetError
 from ...core.io import atomic_path, atomic_write_json
 from ...core.progress import progress
 from ...core.rng import numpy_generator
 from ...core.run import RunDir
-from ...datasets.trajectories import TrajectorySet
 from ...datasets.voe.frames import NpyFrames
 from ...datasets.voe.record import Match, Pair, Refused, VoeSet, VoeVideo
 from ...envs import FOREIGN, make
 from ...envs.base import GoalEnv
 from ...envs.perturb import KINDS, Played, draw_change, play, record
 from ...envs.policies import PolicyMix
-from ...vjepa.recipes import TrainConfig
 from ...vjepa.world_model import WorldModel
+from ..origin import trained_env, training_data
 from ..results import Table, save_result
 from .dynamics import DynamicsScorer, StepConfig
 from .models import Candidate, load_candidate
@@ -171,15 +169,9 @@ def perturbed_set(played: list[dict[str, Any]], path: Path) -> VoeSet:
 
 def _environment(config: PerturbConfig, size: int) -> tuple[GoalEnv, PolicyMix]:
     """The environment, and how its training data acted where that is known."""
-    facts: dict[str, Any] = {}
-    trained = Path(config.model) / "config.toml"
-    if trained.exists():
-        facts = TrajectorySet.open(load_config(TrainConfig, trained).data).metadata
-    env_id = config.env or facts.get("env", "")
-    if not env_id:
-        raise ConfigError(
-            'env = "": the model\'s trajectories do not say what they are of; name an environment'
-        )
+    env_id = config.env or trained_env(config.model)
+    data = training_data(config.model)
+    facts = {} if data is None else data.metadata
     same = env_id == facts.get("env")
     camera = config.camera or (facts.get("camera", "") if same else "")
     env = make(env_id, image_size=size, **({"camera": camera} if camera else {}))

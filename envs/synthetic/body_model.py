@@ -83,28 +83,38 @@ def _bone(length: float, radius: float, *, up: bool = False) -> str:
 
 
 def _arm(side: str, sign: float, lengths: np.ndarray, height: float) -> str:
-    across, upper, fore = lengths[:3]
-    return f"""
-          <body pos="{sign * across} 0 {height}"><site name="{side} shoulder"/>
-            {_hinge(f"{side} arm", "1 0 0", -1.0, 3.2)}
-            {_hinge(f"{side} spread", f"0 {-sign} 0", -0.4, 2.8)}
-            {_bone(upper, 0.045)}
-            <body pos="0 0 {-upper}"><site name="{side} elbow"/>
-              {_hinge(f"{side} elbow", "1 0 0", 0.0, 2.5)}
-              {_bone(fore, 0.04)}<site name="{side} wrist" pos="0 0 {-fore}"/>
-            </body>
-          </body>"""
+    hinges = (
+        _hinge(f"{side} arm", "1 0 0", -1.0, 3.2),
+        _hinge(f"{side} spread", f"0 {-sign} 0", -0.4, 2.8),
+        _hinge(f"{side} elbow", "1 0 0", 0.0, 2.5),
+    )
+    joints = tuple(f"{side} {name}" for name in ("shoulder", "elbow", "wrist"))
+    return _limb(joints, hinges, (sign * lengths[0], height), lengths[1:3], (0.045, 0.04))
 
 
 def _leg(side: str, sign: float, lengths: np.ndarray) -> str:
-    across, thigh, shin = lengths[:3]
+    hinges = (
+        _hinge(f"{side} hip", "1 0 0", -0.6, 2.2),
+        _hinge(f"{side} straddle", f"0 {-sign} 0", -0.3, 1.0),
+        _hinge(f"{side} knee", "-1 0 0", 0.0, 2.5),
+    )
+    joints = tuple(f"{side} {name}" for name in ("hip", "knee", "ankle"))
+    return _limb(joints, hinges, (sign * lengths[0], 0.0), lengths[1:3], (0.07, 0.05))
+
+
+def _limb(
+    joints: tuple[str, ...],
+    hinges: tuple[str, ...],
+    at: tuple[float, float],
+    lengths: np.ndarray,
+    radii: tuple[float, float],
+) -> str:
+    """Two bones hanging down: two hinges ``at`` (across, up), one between the bones, an end."""
+    (across, up), (upper, lower) = at, lengths
     return f"""
-      <body pos="{sign * across} 0 0"><site name="{side} hip"/>
-        {_hinge(f"{side} hip", "1 0 0", -0.6, 2.2)}
-        {_hinge(f"{side} straddle", f"0 {-sign} 0", -0.3, 1.0)}
-        {_bone(thigh, 0.07)}
-        <body pos="0 0 {-thigh}"><site name="{side} knee"/>
-          {_hinge(f"{side} knee", "-1 0 0", 0.0, 2.5)}
-          {_bone(shin, 0.05)}<site name="{side} ankle" pos="0 0 {-shin}"/>
+      <body pos="{across} 0 {up}"><site name="{joints[0]}"/>{hinges[0]}{hinges[1]}
+        {_bone(upper, radii[0])}
+        <body pos="0 0 {-upper}"><site name="{joints[1]}"/>{hinges[2]}
+          {_bone(lower, radii[1])}<site name="{joints[2]}" pos="0 0 {-lower}"/>
         </body>
       </body>"""

@@ -42,12 +42,15 @@ def test_a_suite_is_run_and_its_planning_timed(suite, tmp_path):
         candidates=4,
     )
     report = run(config)
-    assert report == json.loads((tmp_path / "out" / "gpu_suite.json").read_text())
-    assert {row["name"] for row in report["success"]} == {"end_to_end, cem", "tokens, cem"}
-    for row in report["success"]:
+    written = json.loads((tmp_path / "out" / "gpu_suite.json").read_text())
+    assert written == json.loads(json.dumps(report))
+    (board,) = report["leaderboards"]
+    assert {row["name"] for row in board["rows"]} == {"end_to_end, cem", "tokens, cem"}
+    for row in board["rows"]:
         assert row["n"] == 4
-        assert 0 <= row["end"][1] <= row["end"][0] <= row["end"][2] <= 1
-        assert row["end"][0] <= row["any"][0]
+        end, anyhow = row["at_end"], row["at_any"]
+        assert 0 <= end["low"] <= end["value"] <= end["high"] <= 1
+        assert end["value"] <= anyhow["value"]
     assert len(report["training_seconds"]) == 3  # two models, and an encoder before one of them
     vector, tokens = report["planning"]
     for row in (vector, tokens):

@@ -5,11 +5,10 @@ import json
 
 import pytest
 
-from tubelet.benchmarks import cell
+from tubelet.benchmarks import cell, run_suite
 from tubelet.benchmarks.grid import built_in, keep_suite, load_suite, parse_suite, suite_jobs
 from tubelet.benchmarks.jobs import run_jobs
 from tubelet.benchmarks.tidy import COLUMNS, write_tidy
-from tubelet.cli import bench
 from tubelet.cli.main import main
 from tubelet.core.errors import ConfigError
 from tubelet.envs import make
@@ -126,7 +125,7 @@ class Here:
 @pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_debug_suite_from_nothing_to_a_table(tmp_path, capsys, monkeypatch, processes):
     if not processes:
-        monkeypatch.setattr(bench, "starter", lambda *args, **options: Here)
+        monkeypatch.setattr(run_suite, "starter", lambda *args, **options: Here)
     out = tmp_path / "run"
     command = ["bench", "--suite", "debug", "--out", str(out), "--workers", "2", "--threads", "1"]
     assert main(command) == 0

@@ -1,6 +1,7 @@
 """World models and changes in their environments: from collecting to the tables, and oracles."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -148,3 +149,15 @@ def test_what_cannot_be_disturbed_is_refused(world, tmp_path):
     for wrong in ({"kinds": ()}, {"size": 0.0}, {"episodes": 0}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             PerturbConfig(**wrong)
+
+
+def test_a_model_whose_trajectories_are_gone_is_disturbed_where_one_says(world, tmp_path):
+    alone = tmp_path / "alone"
+    shutil.copytree(world, alone)
+    text = (alone / "config.toml").read_text()
+    (alone / "config.toml").write_text(text.replace(str(world.parent / "data"), "nowhere"))
+    options = {"model": str(alone), "episodes": 1, "steps": 24, "untrained": 0, "horizon": 1}
+    options |= {"device": "cpu", "threads": 1, "out": str(tmp_path / "out")}
+    with pytest.raises(ConfigError, match=r"trajectories are gone.*--env"):
+        perturb(PerturbConfig(**options))
+    assert perturb(PerturbConfig(**options, env="tubelet/PointMaze-v0"))[0].rows

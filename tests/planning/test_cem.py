@@ -245,6 +245,7 @@ def test_plans_are_ordinary_tensors(linear, problem, generators):
         ({"chunk": 0}, "chunk = 0"),
         ({"max_model_calls": 185}, "max_model_calls = 185.*186"),
         ({"init_std": float("nan")}, "init_std = nan"),
+        *(({"effort": e}, f"effort = {e}") for e in (-1.0, float("nan"), float("inf"))),
         ({"horizon": 0, "iterations": 0}, "horizon = 0.*iterations = 0"),
     ],
 )
