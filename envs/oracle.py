@@ -76,14 +76,19 @@ class SimulatorDynamics:
 
     def rollout(self, context: Latent, actions: Tensor) -> Latent:
         """Simulate ``actions`` float32 ``[B, S, H, A]``: features ``[B, S, H, 1, F]``."""
+        position = self.simulate(context, actions)[:, :, self.action_block - 1 :: self.action_block]
+        states = context.tokens[:, -1, 0, : self.env.state_dim].cpu().numpy()
+        return Latent(self._features(states, position)[..., None, :].to(actions.device))
+
+    def simulate(self, context: Latent, actions: Tensor) -> np.ndarray:
+        """Joint positions after every environment step: ``[B, S, H * action_block, nq]``."""
         problems, candidates, horizon, _ = actions.shape
         states = context.tokens[:, -1, 0].cpu().numpy()
         models, data = self._models(states[:, self.env.state_dim :], candidates)
-        states = states[:, : self.env.state_dim]
         controls = actions.detach().cpu().numpy().astype(np.float64)
         controls = controls.reshape(problems, candidates, horizon * self.action_block, -1)
         controls = np.repeat(self.env.control(controls), self.env.frame_skip, axis=2)
-        start, fixed = self._parts(states)
+        start, fixed = self._parts(states[:, : self.env.state_dim])
         controls = np.concatenate(
             [
                 controls,
@@ -98,10 +103,9 @@ class SimulatorDynamics:
             controls.reshape(problems * candidates, controls.shape[2], -1),
             control_spec=self._control_spec,
         )
-        every = self.action_block * self.env.frame_skip
-        position = self.env.position(simulated[:, every - 1 :: every])
-        position = position.reshape(problems, candidates, horizon, -1)
-        return Latent(self._features(states, position)[..., None, :].to(actions.device))
+        skip = self.env.frame_skip
+        position = self.env.position(simulated[:, skip - 1 :: skip])
+        return position.reshape(problems, candidates, horizon * self.action_block, -1)
 
     def _number(self, factors: Factors) -> int:
         """What the context calls a draw of factors; its model is made when it is first met."""
