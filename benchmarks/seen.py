@@ -55,8 +55,6 @@ class SeenSimulator:
         ConfigError: the model knows proprioception too, or is of other frames or actions.
     """
 
-    levels: tuple[Any, ...] = ()
-
     def __init__(self, env: GoalEnv, model: WorldModel, *, threads: int = 2):
         c = model.config
         if c.proprio_dim:
@@ -163,10 +161,10 @@ def methods_of(
     block = model.config.action_block
     mpc = replace(suite.MPC_CONFIG, action_block=block)
     agent = suite.planning_agent(seen, search=search, mpc=mpc)
-    true = suite.oracle_method(env_id, action_block=block, search=search, mpc=mpc)
+    true = suite.oracle_method(env_id, action_block=block, search=search)
     name = "the simulator, seen by the model"
     return [
-        suite.model_method("the model", model, search=search, mpc=mpc),
+        suite.model_method("the model", model, search=search),
         suite.Method(name=name, agent=agent, role="ceiling", privileged=True),
         replace(true, name="the simulator"),
     ]
