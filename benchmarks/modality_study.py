@@ -11,6 +11,7 @@ are paired. Arms:
 - ``jepa``: the preset.
 - ``copied``: the moving average is the encoder itself after every step (momentum 0).
 - ``shared``: the target is the encoder itself, with gradient.
+- ``views``: LeJEPA on the same tokens: views agree, no predictor and no teacher.
 
 Finished runs below ``--out`` are kept, so that the command goes on where it stopped; tables are
 written after each. Writes ``scores/*.json``, ``results/*.json`` and ``tables.md``.
@@ -37,7 +38,8 @@ from ..vjepa.modalities.model import TokenModel, TokenTrainConfig, build
 from ..vjepa.modalities.presets import preset
 from ..vjepa.modalities.recipe import TokenRunConfig, pretrain_tokens
 from ..vjepa.modalities.tokens import TokenEncoder, encode
-from ..vjepa.objectives import TargetConfig
+from ..vjepa.modalities.views import TokenViewsModel
+from ..vjepa.objectives import Latents, TargetConfig
 from ..vjepa.objectives.centred import CentredConfig, centred_cross_entropy
 from .modality_features import cloud_features, motion_features
 from .modality_tables import modality_table
@@ -46,9 +48,12 @@ from .results import Table, save_result
 from .study import scored
 from .video_probes import ProbeConfig, linear_probe, split_clips
 
-Arm = Literal["jepa", "copied", "shared"]
+Arm = Literal["jepa", "views", "copied", "shared"]
+ARMS: tuple[Arm, ...] = ("jepa", "views", "copied", "shared")
 SYSTEMS = {"pointjepa": "pointjepa", "sjepa": "sjepa", "bodies": "sjepa"}
 """Name -> family of presets; ``bodies`` is S-JEPA on bodies that MuJoCo moves."""
+VIEWS = {"pointjepa": "lejepa-points", "sjepa": "lejepa-skeletons"}
+"""Family -> that of the arm ``views``."""
 SOLIDS: dict[str, Any] = {"rotate": "upright", "keep": (0.6, 1.0), "noise": 0.04}
 FIGURES: dict[str, Any] = {
     "heading": 180.0,
@@ -73,12 +78,12 @@ class ModalityStudyConfig:
     """Folder of everything."""
     systems: tuple[str, ...] = tuple(SYSTEMS)
     """Which systems."""
-    arms: tuple[Arm, ...] = ("jepa", "copied", "shared")
+    arms: tuple[Arm, ...] = ARMS
     """Which arms."""
     seeds: int = 3
     """Runs of each."""
     steps: int = 0
-    """Training steps of the arm jepa; 0: the preset's."""
+    """Training steps of the arms jepa and views; 0: the preset's."""
     collapse_steps: int = 0
     """Of the other arms; 0: as jepa."""
     train: int = 2000
@@ -95,7 +100,7 @@ class ModalityStudyConfig:
         for key, bound in least.items():
             if getattr(self, key) < bound:
                 raise ConfigError(f"{key} = {getattr(self, key)}: must be at least {bound}")
-        for key, known in {"systems": tuple(SYSTEMS), "arms": ("jepa", "copied", "shared")}.items():
+        for key, known in {"systems": tuple(SYSTEMS), "arms": ARMS}.items():
             unknown = set(getattr(self, key)) - set(known)
             if unknown or not getattr(self, key):
                 raise ConfigError(f"{key} = {getattr(self, key)}: name some of {', '.join(known)}")
@@ -182,7 +187,7 @@ def _judged(
     config: ModalityStudyConfig, data: _Data, system: str, arm: Arm, seed: int
 ) -> dict[str, Any]:
     """Train one arm, and probe its encoder and what it began as."""
-    train = arm_config(preset(_preset_name(config, system)), arm)
+    train = arm_config(preset(_preset_name(config, system, arm)), arm)
     steps = _steps(config, system, arm)
     train = replace(train, seed=seed, loop=replace(train.loop, steps=steps))
     run = TokenRunConfig(
@@ -231,17 +236,15 @@ def untrained(config: TokenTrainConfig, samples: np.ndarray, *, batch: int = 64)
 
 
 @torch.no_grad()
-def collapse_facts(model: TokenModel, samples: torch.Tensor) -> dict[str, float]:
+def collapse_facts(model: TokenModel | TokenViewsModel, samples: torch.Tensor) -> dict[str, float]:
     """What :func:`collapse_verdict` asks for, of prepared samples.
 
     Rank and median deviation are of the layer-normed mean tokens. The error is the squared one of
-    the predictions; for a centred cross-entropy, what it exceeds the entropy of its targets by.
+    the predictions; for a centred cross-entropy, what it exceeds the entropy of its targets by; for
+    views, of each view to their mean.
     """
     model.eval()
-    latents = model.latents(samples, 0, 0)
-    assert latents.pred is not None
-    assert latents.target is not None
-    pred, target = torch.cat(latents.pred, dim=1), torch.cat(latents.target, dim=1)
+    pred, target = _pairs(model.latents(samples, 0, 0))
     error = (pred - target).square().mean()
     centred = model.objective.config.centred
     if isinstance(centred, CentredConfig):
@@ -258,18 +261,29 @@ def collapse_facts(model: TokenModel, samples: torch.Tensor) -> dict[str, float]
     }
 
 
+def _pairs(latents: Latents) -> tuple[torch.Tensor, torch.Tensor]:
+    """Predictions and targets, or views and their mean: ``[B, M, D]`` each."""
+    if latents.views is not None:
+        views = latents.views.transpose(0, 1)
+        return views, views.mean(dim=1, keepdim=True).expand_as(views)
+    assert latents.pred is not None
+    assert latents.target is not None
+    return torch.cat(latents.pred, dim=1), torch.cat(latents.target, dim=1)
+
+
 def _accuracy(x: np.ndarray, probes: LabelledSet, seed: int) -> float:
     split = split_clips(len(probes), seed)
     return linear_probe(x[:, None], {"class": probes.labels}, split, ProbeConfig())["class"]
 
 
-def _preset_name(config: ModalityStudyConfig, system: str) -> str:
-    return f"{SYSTEMS[system]}-{config.preset}"
+def _preset_name(config: ModalityStudyConfig, system: str, arm: Arm = "jepa") -> str:
+    family = SYSTEMS[system]
+    return f"{VIEWS[family] if arm == 'views' else family}-{config.preset}"
 
 
 def _steps(config: ModalityStudyConfig, system: str, arm: Arm) -> int:
-    steps = config.steps or preset(_preset_name(config, system)).loop.steps
-    return steps if arm == "jepa" else config.collapse_steps or steps
+    steps = config.steps or preset(_preset_name(config, system, arm)).loop.steps
+    return steps if arm in ("jepa", "views") else config.collapse_steps or steps
 
 
 def _settings(config: ModalityStudyConfig, system: str, arm: Arm, seed: int) -> dict[str, Any]:

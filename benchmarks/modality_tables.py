@@ -20,6 +20,7 @@ TITLES = {
 }
 ARM_NAMES = {
     "jepa": "as published, smaller",
+    "views": "LeJEPA on the same tokens",
     "copied": "moving average off (momentum 0)",
     "shared": "no moving average, no stop-gradient",
 }

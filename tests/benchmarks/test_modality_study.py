@@ -11,6 +11,7 @@ from scipy.stats import t as student
 
 from tubelet.benchmarks.modality_features import cloud_features, motion_features
 from tubelet.benchmarks.modality_study import (
+    VIEWS,
     ModalityStudyConfig,
     arm_config,
     collapse_facts,
@@ -67,6 +68,25 @@ def test_arms_differ_in_their_targets_alone(name):
     for arm in (copied, shared):
         same = replace(arm.objective, target=base.objective.target)
         assert replace(arm, objective=same) == base
+
+
+def test_the_arm_of_views_begins_at_the_same_encoder():
+    for family in ("pointjepa", "sjepa"):
+        masked, views = build(preset(f"{family}-debug")), build(preset(f"{VIEWS[family]}-debug"))
+        for a, b in zip(masked.encoder.parameters(), views.encoder.parameters(), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_views_that_agree_have_no_error():
+    model = build(preset("lejepa-points-debug"))
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(40, 64, 3)).astype(np.float32))
+    apart = collapse_facts(model, x)
+    assert 0 < apart["error"] < apart["variance"] * 2
+    with torch.no_grad():
+        model.projector[-1].weight.zero_()
+    facts = collapse_facts(model, x)
+    assert facts["error"] == pytest.approx(0, abs=1e-9)
+    assert facts["variance"] == pytest.approx(0, abs=1e-9)
 
 
 def test_a_copied_teacher_is_the_encoder_after_every_step():
@@ -132,7 +152,7 @@ def test_the_study_runs_goes_on_and_refuses_other_settings(tmp_path):
     tables = run_modality_study(config)
     assert list(tables) == ["sjepa"]
     assert len(tables["sjepa"].rows) == 4
-    bodies = replace(config, systems=("bodies",), arms=("jepa",), out=str(tmp_path / "bodies"))
+    bodies = replace(config, systems=("bodies",), arms=("views",), out=str(tmp_path / "bodies"))
     assert len(run_modality_study(bodies)["bodies"].rows) == 3
     scores = sorted((tmp_path / "scores").glob("*.json"))
     assert len(scores) == 4

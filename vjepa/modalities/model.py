@@ -25,6 +25,7 @@ from ..predictor import MaskedJob, MaskedPredictor, PredictorConfig
 from .points import PointsConfig
 from .skeletons import SkeletonsConfig
 from .tokens import Modality, TokenEncoder, TokenTransformer, TokenTransformerConfig, at, fresh
+from .views import TokenViewsConfig, TokenViewsModel
 
 AVERAGED = ("transformer", "all")
 
@@ -47,6 +48,8 @@ class TokenTrainConfig:
     """Transformer (and teacher)."""
     predictor: PredictorConfig = field(default_factory=lambda: flat_predictor(192, 6, 6))
     """Predictor of hidden tokens; its positions are those of the modality."""
+    views: TokenViewsConfig | None = None
+    """Views that agree (LeJEPA) in place of hidden tokens: no predictor, no teacher, no masks."""
     objective: ObjectiveConfig = field(default_factory=pointjepa)
     """What is learned: terms with weights, and where targets come from."""
     averaged: str = "transformer"
@@ -72,6 +75,11 @@ class TokenTrainConfig:
             raise ConfigError(
                 'averaged = "transformer" shares tokens between context and targets, but '
                 'skeletons.rigid gives the context a view of its own: set averaged = "all"'
+            )
+        if self.views is not None and self.objective.target.kind != "shared":
+            raise ConfigError(
+                f'objective.target.kind = "{self.objective.target.kind}" with views: views have no '
+                'teacher; set it to "shared"'
             )
         if self.objective.target.kind == "frozen":
             raise ConfigError('objective.target.kind = "frozen": no teacher can be named here')
@@ -175,12 +183,17 @@ class TokenModel(nn.Module):
         }
 
 
-def build(config: TokenTrainConfig, *, device: str = "cpu") -> TokenModel:
-    """A model with weights drawn from the seed's own stream; the global generator is untouched."""
+def build(config: TokenTrainConfig, *, device: str = "cpu") -> TokenModel | TokenViewsModel:
+    """A model with weights drawn from the seed's own stream; the global generator is untouched.
+
+    Encoders of one seed begin alike, with and without views.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(config.seed, "weights"))
-        model = TokenModel(config)
-    return model.to(device)
+        if config.views is None:
+            return TokenModel(config).to(device)
+        shape = (config.modality, config.encoder, config.views, config.objective)
+        return TokenViewsModel(*shape, seed=config.seed).to(device)
 
 
 def _normed(tokens: Tensor) -> Tensor:

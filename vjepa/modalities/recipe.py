@@ -29,6 +29,7 @@ from ..engine import fit
 from .model import TokenModel, TokenTrainConfig, build
 from .presets import preset
 from .tokens import TokenEncoder
+from .views import TokenViewsModel
 
 _LOOP = ("log_every", "save_every", "keep", "background", "shard", "checkpoint_blocks", "compile")
 _MAY_DIFFER = (*MAY_DIFFER, *(f"train.loop.{name}" for name in _LOOP))
@@ -36,7 +37,8 @@ _MAY_DIFFER = (*MAY_DIFFER, *(f"train.loop.{name}" for name in _LOOP))
 
 @dataclass(frozen=True, kw_only=True)
 class TokenRunConfig:
-    """Train an encoder of point clouds (Point-JEPA) or skeletons (S-JEPA), without labels."""
+    """Train an encoder of point clouds (Point-JEPA, LeJEPA) or skeletons (S-JEPA, LeJEPA), without
+    labels."""
 
     data: str = ""
     """Folder of a public data set (ModelNet40, ShapeNet55; NTU RGB+D's .skeleton files); empty
@@ -121,7 +123,7 @@ def pretrain_tokens(
     *,
     data: LabelledSet | None = None,
     probe: Callable[[TokenEncoder], dict[str, float]] | None = None,
-) -> TokenModel:
+) -> TokenModel | TokenViewsModel:
     """Train (or go on training); the run folder also gets ``data.txt``, ``data.json`` and
     ``verdict.txt`` (is the encoder healthy or collapsed, and why).
 
@@ -162,7 +164,7 @@ def _fit(
     run: RunDir,
     probe: Callable[[TokenEncoder], dict[str, float]] | None,
     device: str,
-) -> TokenModel:
+) -> TokenModel | TokenViewsModel:
     model = build(config, device=device)
     size = parallel.local_batch(config.batch_size)
     laid_out = round(config.optim.stretch * config.loop.steps)

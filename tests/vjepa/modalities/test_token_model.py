@@ -36,9 +36,12 @@ def shift(module, by=1.0):
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_build_configs_that_say_their_system(name):
     config = preset(name)
-    assert (config.points is not None) == name.startswith("pointjepa")
+    points, lejepa = "point" in name, name.startswith("lejepa")
+    assert (config.points is not None) == points
     assert (config.objective.centred is not None) == name.startswith("sjepa")
-    assert config.averaged == ("transformer" if name.startswith("pointjepa") else "all")
+    assert (config.views is not None) == lejepa
+    assert (config.objective.sigreg is not None) == lejepa
+    assert config.averaged == ("transformer" if points else "all")
 
 
 def test_published_numbers():

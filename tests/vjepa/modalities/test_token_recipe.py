@@ -24,7 +24,7 @@ from tubelet.vjepa.modalities.recipe import (
 from tubelet.vjepa.modalities.tokens import encode
 from tubelet.vjepa.recipes import load_encoder
 
-NAMES = ("pointjepa-debug", "sjepa-debug")
+NAMES = ("pointjepa-debug", "sjepa-debug", "lejepa-points-debug", "lejepa-skeletons-debug")
 
 
 class Interrupted(BaseException):
