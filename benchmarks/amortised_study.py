@@ -53,6 +53,9 @@ ENVS = {"reacher": ("tubelet/Reacher-v0", 50), "pointmaze": ("tubelet/PointMaze-
 """Environment id and environment steps per problem."""
 STEPS_TO_GO = (2, 4, 8, 16)
 """For which proposals are asked."""
+HURRY = 2
+"""Steps to go of a second head alone, added after a first run: asked for the planners' horizon at
+every step anew, the head has always time left."""
 ITERATIONS = (1, 2, 4)
 """Of CEM."""
 MARGIN = 0.05
@@ -155,6 +158,7 @@ def searches(size: Size) -> dict[str, SearchConfig]:
         ),
         "cheapest proposal": AmortisedConfig(horizon=horizon, chunk=chunk, propose=STEPS_TO_GO),
     }
+    rows[f"head alone, {HURRY} steps to go"] = replace(rows["head alone"], propose=(HURRY,))
     elites = min(suite.CEM_CONFIG.elites, size.samples // 2)
     for count in ITERATIONS:
         cold = replace(
