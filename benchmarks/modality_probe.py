@@ -29,7 +29,7 @@ from ..vjepa.modalities.recipe import load_token_encoder
 from .frozen.readouts import logistic
 from .frozen.selection import judge
 from .modality_features import cloud_features, motion_features
-from .modality_study import features, untrained
+from .modality_readout import features, untrained
 from .objective_tables import to_markdown
 from .results import Table, save_result
 from .stats import mcnemar_exact, wilson_interval

@@ -10,14 +10,12 @@ import torch
 from scipy.stats import t as student
 
 from tubelet.benchmarks.modality_features import cloud_features, motion_features
+from tubelet.benchmarks.modality_readout import collapse_facts, features, untrained
 from tubelet.benchmarks.modality_study import (
     VIEWS,
     ModalityStudyConfig,
     arm_config,
-    collapse_facts,
-    features,
     run_modality_study,
-    untrained,
 )
 from tubelet.benchmarks.modality_tables import modality_table
 from tubelet.core.errors import ConfigError
