@@ -206,3 +206,17 @@ def init_weights(module: nn.Module, blocks: nn.ModuleList) -> None:
             assert isinstance(block, Block)
             block.attn.proj.weight.div_(math.sqrt(2.0 * i))
             block.mlp.fc2.weight.div_(math.sqrt(2.0 * i))
+
+
+def projector(width: int, hidden: int, out: int) -> nn.Sequential:
+    """LeJEPA's head ``[M, width] -> [M, out]``, where views are compared: two hidden layers with
+    batch norm over M."""
+    return nn.Sequential(
+        nn.Linear(width, hidden),
+        nn.BatchNorm1d(hidden),
+        nn.GELU(),
+        nn.Linear(hidden, hidden),
+        nn.BatchNorm1d(hidden),
+        nn.GELU(),
+        nn.Linear(hidden, out),
+    )

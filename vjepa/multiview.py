@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..core.errors import ConfigError
 from ..core.rng import torch_generator
 from ..datasets.views import ViewConfig, make_views
+from .blocks import projector
 from .diagnostics import embedding_report, pixel_probe
 from .encoder import EncoderConfig, TubeletEncoder
 from .objectives import Latents, Objective, ObjectiveConfig
@@ -56,15 +57,7 @@ class MultiviewModel(nn.Module):
         super().__init__()
         self.config, self.seed = config, seed
         self.encoder = TubeletEncoder(encoder)
-        self.projector = nn.Sequential(
-            nn.Linear(encoder.width, config.hidden),
-            nn.BatchNorm1d(config.hidden),
-            nn.GELU(),
-            nn.Linear(config.hidden, config.hidden),
-            nn.BatchNorm1d(config.hidden),
-            nn.GELU(),
-            nn.Linear(config.hidden, config.width),
-        )
+        self.projector = projector(encoder.width, config.hidden, config.width)
         self.objective = Objective(objective, {"views"}, seed=seed, latent_dim=config.width)
 
     @property

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ...core.errors import ConfigError
 from ...core.rng import numpy_generator, stream_seed
+from ..blocks import projector
 from ..diagnostics import embedding_report
 from ..objectives import Latents, Objective, ObjectiveConfig
 from .tokens import Modality, TokenEncoder, TokenTransformerConfig, fresh
@@ -64,15 +65,7 @@ class TokenViewsModel(nn.Module):
         super().__init__()
         self.modality, self.config, self.seed = modality, config, seed
         self.encoder = fresh(modality, encoder)
-        self.projector = nn.Sequential(
-            nn.Linear(encoder.width, config.hidden),
-            nn.BatchNorm1d(config.hidden),
-            nn.GELU(),
-            nn.Linear(config.hidden, config.hidden),
-            nn.BatchNorm1d(config.hidden),
-            nn.GELU(),
-            nn.Linear(config.hidden, config.width),
-        )
+        self.projector = projector(encoder.width, config.hidden, config.width)
         self.objective = Objective(objective, {"views"}, seed=seed, latent_dim=config.width)
 
     @property
@@ -103,7 +96,7 @@ class TokenViewsModel(nn.Module):
     def report(self, x: Tensor, step: int) -> dict[str, float]:
         """Diagnostics on one batch of stored samples: :func:`embedding_report` of the encoder's
         tokens, and of the projected views as predictions; ``clip_std`` is of the samples' mean
-        tokens, as in :meth:`TokenModel.report`."""
+        tokens, since the place of a patch differs from cloud to cloud."""
         tokens = self.encoder(self.modality.still(x)).float()
         views = self.latents(x, step, step).views
         assert views is not None
