@@ -77,6 +77,8 @@ class StudyConfig:
     """Far goals per world; 0 for the preset's number."""
     calls: tuple[int, ...] = ()
     """Model calls per plan; empty for the preset's."""
+    oracle_calls: int = 0
+    """The same in the simulator; 0 for the preset's."""
     seeds: int = 0
     """Training seeds; 0 for the preset's number."""
     learned: bool = True
@@ -103,13 +105,14 @@ class StudyConfig:
             raise ConfigError(f"problems = {self.problems}: at least 3, or 0 for the preset's")
         if not (self.learned or self.oracle):
             raise ConfigError("learned = oracle = false: nothing is left to do")
-        if self.seeds < 0 or min(self.calls, default=1) < 1:
-            raise ConfigError(f"seeds = {self.seeds}, calls = {self.calls}: must be positive")
+        if min(self.seeds, self.oracle_calls) < 0 or min(self.calls, default=1) < 1:
+            counts = {key: getattr(self, key) for key in ("seeds", "calls", "oracle_calls")}
+            raise ConfigError(f"{counts}: must be positive (0 or empty for the preset's)")
 
     @property
     def size(self) -> Size:
         """The preset, with what was set beside it."""
-        given = {key: getattr(self, key) for key in ("problems", "calls", "seeds")}
+        given = {key: getattr(self, key) for key in ("problems", "calls", "oracle_calls", "seeds")}
         return replace(SIZES[self.preset], **{key: v for key, v in given.items() if v})
 
 

@@ -195,6 +195,7 @@ def test_the_oracle_levels_are_the_simulator_at_a_slower_clock():
         ({"arms": ("hierarchical",)}, "must hold 'flat'"),
         ({"problems": 2}, "problems = 2"),
         ({"calls": (0,)}, "calls"),
+        ({"oracle_calls": -1}, "'oracle_calls': -1"),
         ({"learned": False, "oracle": False}, "nothing is left"),
     ],
 )
@@ -205,9 +206,8 @@ def test_impossible_studies_are_refused_when_built(changes, names):
 
 def test_the_small_study_has_problems_enough_for_a_claim():
     assert SIZES["small"].problems >= SIZES["small"].oracle_problems >= 200
-    assert StudyConfig(problems=9, calls=(7,)).size == replace(
-        SIZES["small"], problems=9, calls=(7,)
-    )
+    own = {"problems": 9, "calls": (7,), "oracle_calls": 5}
+    assert StudyConfig(**own).size == replace(SIZES["small"], **own)
     assert search("flat", 512).horizon < REACH * STRIDE
 
 
