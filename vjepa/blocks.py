@@ -10,7 +10,7 @@ them, attention within each set. ``sets`` then lists the ``(B, N)`` of each.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -208,15 +208,17 @@ def init_weights(module: nn.Module, blocks: nn.ModuleList) -> None:
             block.mlp.fc2.weight.div_(math.sqrt(2.0 * i))
 
 
-def projector(width: int, hidden: int, out: int) -> nn.Sequential:
-    """LeJEPA's head ``[M, width] -> [M, out]``, where views are compared: two hidden layers with
-    batch norm over M."""
+def projector(
+    width: int, hidden: int, out: int, *, act: Callable[[], nn.Module] = nn.GELU
+) -> nn.Sequential:
+    """The head ``[M, width] -> [M, out]`` where views are compared: two hidden layers with batch
+    norm over M, of GELU (LeJEPA) or ReLU (VICReg's expander)."""
     return nn.Sequential(
         nn.Linear(width, hidden),
         nn.BatchNorm1d(hidden),
-        nn.GELU(),
+        act(),
         nn.Linear(hidden, hidden),
         nn.BatchNorm1d(hidden),
-        nn.GELU(),
+        act(),
         nn.Linear(hidden, out),
     )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ...core.errors import ConfigError
 from ...core.rng import torch_generator
 from ...datasets.views import ViewConfig, make_views
+from ..blocks import projector
 from ..diagnostics import embedding_report, pixel_probe
 from ..engine import LoopConfig
 from ..objectives.latents import Latents
@@ -167,7 +168,9 @@ class MotionModel(nn.Module):
         if config.arm != "content":
             self.head = FlowHead(config.head, config.encoder.widths)
         if config.arm != "flow":
-            self.expander = _expander(config.encoder.width, config.expander)
+            self.expander = projector(
+                config.encoder.width, config.expander, config.expander, act=nn.ReLU
+            )
             self.vicreg = Vicreg(config.vicreg, Sizes())
 
     @property
@@ -274,16 +277,3 @@ class MotionModel(nn.Module):
             for n in range(first, first + batch)
         ]
         return torch.stack([clip[p : p + count] for clip, p in zip(video, places, strict=True)])
-
-
-def _expander(width: int, hidden: int) -> nn.Sequential:
-    """VICReg's: three layers of one width, batch norm after the first two."""
-    return nn.Sequential(
-        nn.Linear(width, hidden),
-        nn.BatchNorm1d(hidden),
-        nn.ReLU(),
-        nn.Linear(hidden, hidden),
-        nn.BatchNorm1d(hidden),
-        nn.ReLU(),
-        nn.Linear(hidden, hidden),
-    )
