@@ -54,7 +54,7 @@ from .hierarchy_arms import (
     oracle_arm,
 )
 from .hierarchy_sizes import SIZES, Size
-from .hierarchy_tables import compute_table, distance_table, prediction_table, verdict
+from .hierarchy_tables import compute_table, distance_table, prediction_table, seed_table, verdict
 from .objective_tables import to_markdown
 from .results import Table, save_result
 from .suite import Method, episode_set, run_goal_reaching, standard_floors
@@ -184,6 +184,8 @@ def _learned(config: StudyConfig, name: str, folder: Path, said: list[str]) -> l
         compute_table(f"{title}, against compute", found, far),
         prediction_table(f"{title}, prediction", reports),
     ]
+    if size.seeds > 1:
+        tables.append(seed_table(f"{title}, by training seed", main, far, baseline=BASELINE))
     said.append(f"{title}: {verdict(main[CANDIDATE], main[BASELINE], far)}")
     return tables
 

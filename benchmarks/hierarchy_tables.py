@@ -90,6 +90,34 @@ def distance_table(
     return Table(title=title, columns=columns, rows=body, note=note)
 
 
+def seed_table(
+    title: str,
+    results: Mapping[str, Sequence[GoalReachingResult]],
+    distance: np.ndarray,
+    *,
+    baseline: str,
+) -> Table:
+    """Success of each training seed alone: do seeds agree? Arguments as for
+    :func:`distance_table`."""
+    base, everywhere = results[baseline], np.arange(len(distance))
+    far = bins(distance)[-1]
+    columns = ["planner"]
+    for result in base:
+        columns += [f"seed {result.seed}: all", NAMES[3][-1], f"minus {baseline}"]
+    body = []
+    for name, arm in results.items():
+        row = [name]
+        for one, other in zip(arm, base, strict=True):
+            gap = "" if arm is base else _signed(difference([one], [other], far))
+            row += [_share([one], everywhere), _share([one], far), gap]
+        body.append(row)
+    note = (
+        f"Success at the end, {len(distance)} problems, the same for every seed; 95 % Wilson "
+        f"intervals. Differences on the {NAMES[3][-1]}, paired by problem."
+    )
+    return Table(title=title, columns=columns, rows=body, note=note)
+
+
 def compute_table(
     title: str,
     results: Mapping[str, Mapping[int, Sequence[GoalReachingResult]]],

@@ -27,6 +27,7 @@ from tubelet.benchmarks.hierarchy_tables import (
     compute_table,
     difference,
     distance_table,
+    seed_table,
     verdict,
 )
 from tubelet.benchmarks.suite import episode_set
@@ -95,6 +96,16 @@ def test_the_distance_table_says_who_solved_what_how_far():
     assert flat[4] == flat[9] == none[4] == ""
     assert "2 problems" not in table.note
     assert "6 problems × 1 training seed(s)" in table.note
+
+
+def test_the_seed_table_tells_seeds_apart():
+    arm = [result("h", [1, 1, 1, 1, 1, 1], seed=0), result("h", [0, 0, 0, 0, 0, 1], seed=7)]
+    base = [result("flat", [1, 1, 0, 1, 0, 1], seed=0), result("flat", [1] * 6, seed=7)]
+    table = seed_table("t", {"flat": base, "hierarchical": arm}, DISTANCE, baseline="flat")
+    assert table.columns[1::3] == ["seed 0: all", "seed 7: all"]
+    flat, two = ([cell.split()[0] for cell in row if cell] for row in table.rows)
+    assert flat == ["flat", "67", "0", "100", "100"]
+    assert two == ["hierarchical", "100", "100", "+100.0", "17", "0", "-100.0"]
 
 
 def test_the_verdict_falls_either_way():
