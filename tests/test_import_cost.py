@@ -35,4 +35,6 @@ def test_vjepa_costs_less_than_half_of_torch_and_touches_no_gl():
         assert not {name.split(".")[0] for name in modules} & FORBIDDEN
         assert LAZY not in modules
         ratios.append(cost / torch_cost)
+        if ratios[-1] < 0.5:  # other work on the machine only ever adds
+            break
     assert min(ratios) < 0.5, ratios
