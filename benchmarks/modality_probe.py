@@ -1,7 +1,7 @@
 """How good is a trained encoder of point clouds or skeletons? A frozen linear probe of its run.
 
-    python -m tubelet.benchmarks.modality_probe --run runs/clouds
-    python -m tubelet.benchmarks.modality_probe --run runs/shapenet --data modelnet40_ply_hdf5_2048/
+    tubelet evaluate --preset tokens --encoder runs/clouds
+    tubelet evaluate --preset tokens --encoder runs/shapenet --data modelnet40_ply_hdf5_2048/
 
 Logistic regression on the mean and the largest of the tokens, beside the same of the encoder before
 training and of hand-made features, on the same samples. Without ``--data``, solids or figures are
@@ -30,8 +30,7 @@ from .frozen.readouts import logistic
 from .frozen.selection import judge
 from .modality_features import cloud_features, motion_features
 from .modality_readout import features, untrained
-from .objective_tables import to_markdown
-from .results import Table, save_result
+from .results import Table
 from .stats import mcnemar_exact, wilson_interval
 from .video_probes import ProbeConfig
 
@@ -40,10 +39,11 @@ _HELD_OUT = 2_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class ModalityProbeConfig:
-    """Which run, and which labelled samples."""
+    """Judge a frozen encoder of point clouds or skeletons by a linear probe, beside its untrained
+    self and hand-made features. On the CPU."""
 
-    run: str
-    """Run folder of ``tubelet pretrain`` on points or skeletons."""
+    encoder: str = ""
+    """Run folder of ``tubelet pretrain`` on points or skeletons, or one of its checkpoints."""
     data: str = ""
     """A public data set (see ``tubelet pretrain``): its training part is fitted on, its test part
     reported. Empty generates samples."""
@@ -53,6 +53,12 @@ class ModalityProbeConfig:
     """Generated samples: seven tenths to fit and choose on, the rest to report."""
     seed: int = 0
     """Of the generated samples and the validation split."""
+    out: str = "runs/evaluate"
+    """Run folder."""
+    resume: bool = False
+    """Do it again in that folder, with the same settings."""
+    threads: int = 0
+    """Torch threads; 0 leaves them alone."""
 
     def __post_init__(self) -> None:
         if self.count < 50:
@@ -62,8 +68,10 @@ class ModalityProbeConfig:
 
 
 def run_modality_probe(config: ModalityProbeConfig) -> Table:
-    """The table, which is also saved in the run folder. Raises CheckpointError, DatasetError."""
-    folder = find_checkpoint(config.run)
+    """A row per source of features. Raises ConfigError, CheckpointError, DatasetError."""
+    if not config.encoder:
+        raise ConfigError('encoder = "": name a run of tubelet pretrain on points or skeletons')
+    folder = find_checkpoint(config.encoder)
     train = stored_config(folder, TokenTrainConfig, "an encoder of points or skeletons")
     fitted, reported = _parts(config, train)
     samples = np.concatenate([fitted.samples, reported.samples])
@@ -74,7 +82,7 @@ def run_modality_probe(config: ModalityProbeConfig) -> Table:
     still = train.modality.still(torch.from_numpy(samples))
     handmade = cloud_features if train.points is not None else motion_features
     sources = {
-        "trained": features(load_token_encoder(config.run), still),
+        "trained": features(load_token_encoder(config.encoder), still),
         "untrained": features(untrained(train, fitted.samples), still),
         "hand-made features": handmade(samples),
     }
@@ -82,15 +90,13 @@ def run_modality_probe(config: ModalityProbeConfig) -> Table:
     for name, x in sources.items():
         found = logistic(x, labels, order[:cut], classes, penalties=ProbeConfig().penalties)
         right[name] = judge(found, labels, order[cut:], test).right
-    table = Table(
-        title=f"Frozen linear probe of {config.run}",
+    return Table(
+        title=f"Frozen linear probe of {config.encoder}",
         columns=["features", "accuracy", "only trained right", "only this right", "p"],
         rows=[_row(name, hits, right["trained"]) for name, hits in right.items()],
         note=f"{len(test)} samples of {classes} classes, {cut} to fit and {len(fitted) - cut} to "
         "choose the penalty; Wilson's 95 % interval, McNemar's exact test against the trained.",
     )
-    save_result(config.run, table, name="modality-probe")
-    return table
 
 
 def _row(name: str, right: np.ndarray, trained: np.ndarray) -> list[str]:
@@ -134,9 +140,3 @@ def _some(data: LabelledSet, rows: slice) -> LabelledSet:
     return replace(
         data, samples=data.samples[rows], labels=data.labels[rows], names=data.names[rows]
     )
-
-
-if __name__ == "__main__":
-    import tyro
-
-    print(to_markdown(run_modality_probe(tyro.cli(ModalityProbeConfig, description=__doc__))))

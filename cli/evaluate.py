@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+import tomllib
 from functools import partial
 from pathlib import Path
 
 from ..benchmarks.frozen.evaluate import evaluate
 from ..benchmarks.frozen.protocol import PROTOCOLS
 from ..benchmarks.frozen.settings import EvaluateConfig as Config
+from ..benchmarks.modality_probe import ModalityProbeConfig, run_modality_probe
 from ..benchmarks.results import Table, save_result
 from ..core.errors import ConfigError
 from ..core.run import RunDir
 from ..vjepa.device import MAY_DIFFER, prepare
 from ..vjepa.encoder import TubeletEncoder
 
-PRESETS = {name: partial(Config, protocol=protocol) for name, protocol in PROTOCOLS.items()}
+PRESETS = {
+    **{name: partial(Config, protocol=protocol) for name, protocol in PROTOCOLS.items()},
+    "tokens": ModalityProbeConfig,
+}
 
 
-def run(config: Config) -> int:
+def config_class(path: str) -> type[Config] | type[ModalityProbeConfig]:
+    """Whose fields a config file has: only those of point clouds and skeletons hold ``count``."""
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return Config  # reading it as such says what is wrong
+    return ModalityProbeConfig if "count" in table else Config
+
+
+def run(config: Config | ModalityProbeConfig) -> int:
     """Evaluate, print the table and write it with its films and features into the run folder."""
+    if isinstance(config, ModalityProbeConfig):
+        return _tokens(config)
     from ..vjepa.formats.convert import load
 
     for name in ("encoder", "data"):
@@ -41,6 +57,16 @@ _WANTED = {
     "encoder": "a pretraining run, or a checkpoint that tubelet convert reads",
     "data": "a list of 'path label' lines, or a folder with a folder per class",
 }
+
+
+def _tokens(config: ModalityProbeConfig) -> int:
+    prepare("cpu", config.threads)
+    with RunDir.create(config.out, config, resume=config.resume, may_differ=MAY_DIFFER) as folder:
+        table = run_modality_probe(config)
+        save_result(folder.path, table, name="evaluate-tokens")
+        print_table(table)
+    print(f"run: {config.out}")
+    return 0
 
 
 def _film(config: Config, encoder: TubeletEncoder) -> None:

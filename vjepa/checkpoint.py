@@ -127,11 +127,21 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     return found
 
 
+_KINDS = {
+    "PretrainConfig": "an encoder of videos or images",
+    "DynamicsConfig": "a world model",
+    "TokenTrainConfig": "an encoder of points or skeletons",
+}
+_TOKEN_PROBE = "tubelet evaluate --preset tokens"
+
+
 def load_config(path: Path, cls: type[C]) -> C:
     """The config stored in the checkpoint ``path``. Raises CheckpointError for another class."""
     stored = _state(path)["config"]
     if stored != cls.__name__:
-        raise CheckpointError(f"{path} holds a {stored}, not a {cls.__name__}")
+        held, wanted = (_KINDS.get(name, f"a {name}") for name in (stored, cls.__name__))
+        hint = f": `{_TOKEN_PROBE}` judges it" if stored == "TokenTrainConfig" else ""
+        raise CheckpointError(f"{path} holds {held}, not {wanted}{hint}")
     file = path / "config.toml"
     try:
         text = file.read_text()

@@ -8,6 +8,7 @@ import pytest
 from tubelet.benchmarks import modality_probe
 from tubelet.benchmarks.modality_probe import ModalityProbeConfig, run_modality_probe
 from tubelet.benchmarks.results import load_results
+from tubelet.cli.main import main
 from tubelet.core.errors import CheckpointError, ConfigError
 from tubelet.vjepa.modalities.recipe import pretrain_tokens, run_preset
 
@@ -27,11 +28,34 @@ def test_a_run_is_probed_beside_its_floors(run, monkeypatch):
     monkeypatch.setattr(
         modality_probe, "cloud_features", lambda clouds: np.zeros((len(clouds), 4))
     )  # which know nothing: the commonest class at best
-    table = run_modality_probe(ModalityProbeConfig(run=str(run), count=80))
+    table = run_modality_probe(ModalityProbeConfig(encoder=str(run), count=80))
     assert [row[0] for row in table.rows] == ["trained", "untrained", "hand-made features"]
     assert float(table.rows[2][1].split()[0]) <= 0.25
     assert "24 samples of 8 classes, 45 to fit and 11 to choose" in table.note
-    assert [stored.value.title for stored in load_results(run)] == [table.title]
+
+
+def test_the_verb_writes_a_run_folder_and_goes_on_from_its_config(run, tmp_path, capsys):
+    out = str(tmp_path / "judged")
+    flags = ["--encoder", str(run), "--count", "60", "--out", out]
+    assert main(["evaluate", "--preset", "tokens", *flags]) == 0
+    (stored,) = load_results(out)
+    assert [row[0] for row in stored.value.rows] == ["trained", "untrained", "hand-made features"]
+    assert "18 samples of 8 classes" in capsys.readouterr().out.replace("\n", " ")
+    assert main(["evaluate", "--config", f"{out}/config.toml", "--resume"]) == 0
+    (again,) = load_results(out)
+    assert again.value == stored.value
+
+
+def test_other_verbs_say_what_the_run_is(run, tmp_path, capsys):
+    asked = ["--encoder", str(run), "--data", str(tmp_path), "--out", str(tmp_path / "x")]
+    assert main(["evaluate", *asked]) == 2
+    told = capsys.readouterr().err
+    assert "holds an encoder of points or skeletons, not an encoder of videos or images" in told
+    assert "tubelet evaluate --preset tokens" in told
+    assert main(["plan", "--model", str(run), "--out", str(tmp_path / "y")]) == 2
+    assert "not a world model" in capsys.readouterr().err
+    assert main(["evaluate", "--preset", "tokens"]) == 2
+    assert 'encoder = ""' in capsys.readouterr().err
 
 
 def test_public_data_are_fitted_on_one_part_and_reported_on_the_other(run, tmp_path):
@@ -45,7 +69,7 @@ def test_public_data_are_fitted_on_one_part_and_reported_on_the_other(run, tmp_p
         for k, name in enumerate(names):
             ball = draw.normal(size=(70, 3))
             np.save(tmp_path / "shapenet_pc" / name, ball * ([1, 1, 1], [1, 0.01, 0.01])[k % 2])
-    table = run_modality_probe(ModalityProbeConfig(run=str(run), data=str(tmp_path)))
+    table = run_modality_probe(ModalityProbeConfig(encoder=str(run), data=str(tmp_path)))
     assert "10 samples of 2 classes, 32 to fit and 8 to choose" in table.note
     assert table.rows[0][1].startswith("1.000")
     assert table.rows[2][1].startswith("1.000")
@@ -53,8 +77,8 @@ def test_public_data_are_fitted_on_one_part_and_reported_on_the_other(run, tmp_p
 
 def test_bad_questions_are_refused(run, tmp_path):
     with pytest.raises(ConfigError, match="count = 10"):
-        ModalityProbeConfig(run="x", count=10)
+        ModalityProbeConfig(encoder="x", count=10)
     with pytest.raises(ConfigError, match="protocol = 'all'"):
-        ModalityProbeConfig(run="x", protocol="all")
+        ModalityProbeConfig(encoder="x", protocol="all")
     with pytest.raises(CheckpointError):
-        run_modality_probe(ModalityProbeConfig(run=str(tmp_path)))
+        run_modality_probe(ModalityProbeConfig(encoder=str(tmp_path)))

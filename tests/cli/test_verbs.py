@@ -199,9 +199,9 @@ def test_a_checkpoint_of_another_architecture_or_kind(runs, tmp_path, capsys):
     command = train("vjepa_vector", runs / "data", tmp_path / "x", *flags)
     refused(command, capsys, "does not fit this architecture")
     command = train("vjepa_vector", runs / "data", tmp_path / "x", "--encoder", str(runs / "joint"))
-    refused(command, capsys, "holds a DynamicsConfig, not a PretrainConfig")
+    refused(command, capsys, "holds a world model, not an encoder of videos")
     command = ["plan", "--model", str(runs / "encoder"), *PLAN, "--out", str(tmp_path / "x")]
-    refused(command, capsys, "holds a PretrainConfig, not a DynamicsConfig")
+    refused(command, capsys, "holds an encoder of videos or images, not a world model")
     assert not (tmp_path / "x").exists()
 
 

@@ -394,9 +394,9 @@ def test_devices_and_threads_that_do_not_exist():
 def test_checkpoints_of_another_kind_or_architecture(data, encoder_run, tmp_path):
     run = tmp_path / "world"
     train_on_trajectories(dynamics("end_to_end", data, run, ""))
-    with pytest.raises(CheckpointError, match="holds a DynamicsConfig, not a PretrainConfig"):
+    with pytest.raises(CheckpointError, match="holds a world model, not an encoder of videos"):
         load_encoder(run)
-    with pytest.raises(CheckpointError, match="holds a PretrainConfig, not a DynamicsConfig"):
+    with pytest.raises(CheckpointError, match="an encoder of videos or images, not a world model"):
         load_world_model(encoder_run)
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         load_encoder(tmp_path)
